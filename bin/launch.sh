@@ -1,0 +1,33 @@
+# Sourced by the commands with $self set to the command's own file: runs its bundle on the first Node >= 22.19 of PATH and
+# of the project's own. It ends in exec: one pid, so signals, exit codes and kill are exact.
+root=$(cd "$(dirname "$self")/.." && pwd -P)
+command=${self##*/}
+bundle=$root/dist/$command.js
+
+if [ ! -e "$bundle" ]; then
+  echo "$command: $bundle is not there; build it with 'npm ci' (or 'npm run build') in $root" >&2
+  exit 1
+fi
+# Only a checkout has sources: there, never run what was built from older ones.
+if [ -d "$root/src/main" ] && [ -n "$(find "$root/src" -name '*.ts' -newer "$bundle" -print | head -n 1)" ]; then
+  echo "$command: dist/ is older than src/; build it again with 'npm run build' in $root" >&2
+  exit 1
+fi
+
+fits() {
+  version=$("$1" --version 2>/dev/null) || return 1
+  version=${version#v}
+  major=${version%%.*}
+  minor=${version#*.}
+  minor=${minor%%.*}
+  case $major$minor in *[!0-9]* | '') return 1 ;; esac
+  [ "$major" -gt 22 ] || { [ "$major" -eq 22 ] && [ "$minor" -ge 19 ]; }
+}
+
+for node in "$(command -v node || true)" "$root/node_modules/.bin/node"; do
+  if [ -n "$node" ] && [ -x "$node" ] && fits "$node"; then
+    exec "$node" --disable-warning=ExperimentalWarning "$bundle" "$@"
+  fi
+done
+echo "$command: needs Node.js 22.19 or newer on PATH (found: $(node --version 2>/dev/null || echo none)); install one from nodejs.org or your package manager" >&2
+exit 1

@@ -1,0 +1,183 @@
+import {
+  Clock, Context, Deferred, Duration, Effect, Equal, Fiber, Hash, Layer, Option, Pull, RcMap, Schedule, type Scope, Semaphore, Stream
+} from "effect"
+import { VerifyError, type Descriptor } from "./image/Descriptor.ts"
+import { Feed } from "./Feed.ts"
+import { Hub } from "./progress/Hub.ts"
+import { keyOf, type LayerEvent } from "./progress/PullEvent.ts"
+import { NetworkError, type RegistryFailure } from "./registry/Errors.ts"
+import { Registry, type Repository } from "./registry/Registry.ts"
+import * as RetryPolicy from "./registry/RetryPolicy.ts"
+import { BlobStore, type NotInStore } from "./store/BlobStore.ts"
+import * as Disk from "./store/Disk.ts"
+
+/** Everything a download can fail with. */
+export type DownloadError = RegistryFailure | Disk.StoreError | NotInStore | VerifyError
+
+/** A blob on its way into the store, or in it: the file that workers may follow, and what happens to it. */
+export interface Download {
+  readonly blob: Descriptor
+  /**
+   * The file's descriptor, once bytes are coming or all are there: readable at explicit positions until the scope of the
+   * `Downloads.get` that gave it closes.
+   */
+  readonly opened: Effect.Effect<number, DownloadError>
+  /** The bytes, as far as they have come. */
+  readonly feed: Feed
+  /** The blob is in the store. */
+  readonly done: Effect.Effect<void, DownloadError>
+  /** What happened so far, and what happens. */
+  readonly events: Hub<LayerEvent>
+}
+
+/** A blob, and a repository that has it. Two requests for one digest are the same download. */
+class Request implements Equal.Equal {
+  readonly blob: Descriptor
+  readonly repository: Repository
+  constructor(blob: Descriptor, repository: Repository) {
+    this.blob = blob
+    this.repository = repository
+  }
+  [Hash.symbol]() { return Hash.string(this.blob.digest) }
+  [Equal.symbol](that: unknown) { return that instanceof Request && that.blob.digest === this.blob.digest && that.blob.size === this.blob.size }
+}
+
+/** How many blobs come at once in this process: 4. */
+export const Concurrency = Context.Reference<number>("Download/Concurrency", { defaultValue: () => 4 })
+
+/** Something bytes can be put into: a file, or memory. */
+interface Sink {
+  readonly blob: Descriptor
+  readonly offset: number
+  append(chunk: Uint8Array): void
+  restart(): void
+}
+
+const ended = (repository: Repository, sink: Sink) => new NetworkError({
+  host: repository.domain, reason: "reset", transient: true,
+  detail: `the body of ${sink.blob.digest} ended at ${sink.offset} of ${sink.blob.size} bytes`
+})
+
+/** One request for what is missing; its bytes are taken array by array, as they came off the socket. */
+const receive = Effect.fnUntraced(function*(repository: Repository, sink: Sink, moved: () => void) {
+  const answer = yield* (yield* Registry).blob(repository, sink.blob, sink.offset)
+  if (answer.from !== sink.offset) yield* Disk.attempt(() => sink.restart())
+  moved()
+  yield* Stream.runForEachArray(answer.body, (chunks) => Disk.attempt(() => {
+    for (const chunk of chunks) sink.append(chunk)
+    moved()
+  }))
+  if (sink.offset < sink.blob.size) return yield* ended(repository, sink)
+}, Effect.scoped)
+
+/**
+ * Requests until all bytes came. After a failure it goes on where the bytes ended; it gives up when the policy does, which
+ * begins afresh whenever a byte came.
+ */
+const fill = Effect.fnUntraced(function*(repository: Repository, sink: Sink, heard: { readonly moved: () => void; readonly failed: (cause: RegistryFailure, delay: number) => void }) {
+  let had = sink.offset
+  let again = yield* Schedule.toStep(RetryPolicy.transient)
+  while (sink.offset < sink.blob.size) {
+    yield* receive(repository, sink, heard.moved).pipe(Effect.catchTag("NetworkError", Effect.fnUntraced(function*(error) {
+      if (sink.offset > had) again = yield* Schedule.toStep(RetryPolicy.transient)
+      had = sink.offset
+      const [, duration] = yield* again(yield* Clock.currentTimeMillis, error).pipe(Pull.catchDone(() => Effect.fail(error)))
+      heard.failed(error, Duration.toMillis(duration))
+      yield* Effect.sleep(duration)
+    })))
+  }
+})
+
+/** The bytes of a small blob, such as a config: verified, at most `cap` bytes, kept in memory alone. */
+export const small = Effect.fn("Download.small")(function*(repository: Repository, blob: Descriptor, cap: number, digestOf: (bytes: Uint8Array) => string) {
+  if (blob.size > cap) return yield* new VerifyError({ expected: blob, size: cap })
+  let chunks: Array<Uint8Array> = []
+  const sink = {
+    blob, offset: 0,
+    append(chunk: Uint8Array) {
+      sink.offset += chunk.byteLength
+      if (sink.offset > blob.size) throw new VerifyError({ expected: blob, size: sink.offset })
+      chunks.push(chunk)
+    },
+    restart() { chunks = []; sink.offset = 0 }
+  }
+  const fetch = Effect.gen(function*() {
+    yield* Effect.sync(() => sink.restart())
+    yield* fill(repository, sink, { moved: () => {}, failed: () => {} })
+    const bytes = Buffer.concat(chunks)
+    const actual = digestOf(bytes)
+    return actual === blob.digest ? bytes : yield* new VerifyError({ expected: blob, size: bytes.byteLength, actual })
+  })
+  return yield* Effect.retry(fetch, { schedule: RetryPolicy.damaged, while: (error) => error._tag === "VerifyError" })
+})
+
+/** Every blob that is being fetched in this process: one download a digest, whoever asks. */
+export class Downloads extends Context.Service<Downloads, {
+  /** The one download of `blob`, started if nobody has; it goes on until the last holder's scope closes. */
+  readonly get: (blob: Descriptor, repository: Repository) => Effect.Effect<Download, never, Scope.Scope>
+}>()("Download/Downloads") {
+  static readonly layer = Layer.effect(Downloads, Effect.gen(function*() {
+    const slots = yield* Semaphore.make(yield* Concurrency)
+    const map: RcMap.RcMap<Request, Download> = yield* RcMap.make({
+      lookup: Effect.fnUntraced(function*(request: Request): Effect.fn.Return<Download, never, BlobStore | Registry | Scope.Scope> {
+        const feed = new Feed()
+        const events = new Hub<LayerEvent>(keyOf)
+        const opened = yield* Deferred.make<number, DownloadError>()
+        const fiber = yield* run(request, { feed, events, opened, slots }).pipe(
+          Effect.tapCause((cause) => Effect.andThen(Deferred.failCause(opened, cause), RcMap.invalidate(map, request))),
+          Effect.forkScoped
+        )
+        return { blob: request.blob, opened: Deferred.await(opened), feed, done: Effect.asVoid(Fiber.join(fiber)), events }
+      })
+    })
+    return Downloads.of({ get: (blob, repository) => RcMap.get(map, new Request(blob, repository)) })
+  }))
+}
+
+interface Parts {
+  readonly feed: Feed
+  readonly events: Hub<LayerEvent>
+  readonly opened: Deferred.Deferred<number, DownloadError>
+  readonly slots: Semaphore.Semaphore
+}
+
+/** The whole life of one download. The file stays open until the entry's scope, which this runs in, closes. */
+const run = Effect.fn("Downloads.run")(function*({ blob, repository }: Request, { events, feed, opened, slots }: Parts) {
+  const blobs = yield* BlobStore
+  const layer = blob.digest
+  const there = yield* blobs.find(layer)
+  if (Option.isSome(there)) {
+    const { fd, size } = yield* blobs.open(layer)
+    if (size !== blob.size) return yield* new VerifyError({ expected: blob, size })
+    feed.verified(size)
+    yield* Deferred.succeed(opened, fd)
+    return
+  }
+  const downloading = (bytes: number) => events.publish({ _tag: "downloading", layer, bytes, total: blob.size })
+  events.publish({ _tag: "waiting", layer })
+  const ingest = yield* blobs.ingest(blob, { waiting: (bytes) => Effect.sync(() => downloading(bytes)) })
+  const moved = () => {
+    feed.advance(ingest.offset)
+    downloading(ingest.offset)
+  }
+  const sink: Sink = {
+    blob,
+    get offset() { return ingest.offset },
+    append: (chunk) => ingest.append(chunk),
+    restart: () => { feed.restart(); ingest.restart() }
+  }
+  const once = Effect.gen(function*() {
+    if (ingest.offset > 0) events.publish({ _tag: "resumed", layer, offset: ingest.offset })
+    moved()
+    yield* Deferred.succeed(opened, ingest.fd)
+    yield* fill(repository, sink, { moved, failed: (cause, delay) => events.publish({ _tag: "retrying", layer, cause: cause.message, delay }) })
+    yield* ingest.commit
+    // Bytes that are not the blob's: the ingest begins again at 0, and what workers made of them is void.
+  }).pipe(Effect.tapError((error) => Effect.sync(() => { if (error._tag === "VerifyError") feed.restart() })))
+  if (!ingest.present) {
+    yield* slots.withPermits(1)(Effect.retry(once, { schedule: RetryPolicy.damaged, while: (error) => error._tag === "VerifyError" }))
+  }
+  feed.verified(blob.size)
+  yield* Deferred.succeed(opened, ingest.fd)
+  events.publish({ _tag: "verified", layer })
+})

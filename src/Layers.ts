@@ -1,0 +1,102 @@
+import { Context, Effect, Equal, Hash, Layer, Option, RcMap, type Scope } from "effect"
+import { type DownloadError, Downloads } from "./Download.ts"
+import type { Descriptor } from "./image/Descriptor.ts"
+import type { Digest } from "./image/Digest.ts"
+import { Control } from "./layer/Control.ts"
+import type { Job, Unpacked } from "./layer/Job.ts"
+import { type LayerRefused, type SystemFault, Workers } from "./layer/Workers.ts"
+import type { Repository } from "./registry/Registry.ts"
+import * as Disk from "./store/Disk.ts"
+import * as Files from "./store/Files.ts"
+import { LayerStore, type Staging } from "./store/LayerStore.ts"
+
+/** Everything that making a layer can fail with. */
+export type LayerError = DownloadError | LayerRefused
+
+/** A layer that is wanted: the blob it comes in, the diff ID its image's config gives, and where to fetch it. */
+export interface Wanted {
+  readonly blob: Descriptor
+  readonly diffId: Digest
+  readonly repository: Repository
+}
+
+/** Whether jobs may use native calls: koffi, and the native inflate handle. */
+export const Native = Context.Reference<boolean>("Layers/Native", { defaultValue: () => true })
+
+const words: Partial<Record<Job["kind"], string>> = { unpack: "unpack a layer to", merge: "assemble a root file system in", remove: "remove" }
+
+/** A system call's refusal in a worker, as the store's own error. */
+const storeError = (kind: Job["kind"]) => ({ code, detail, path, syscall }: SystemFault) =>
+  new Disk.StoreError({ operation: words[kind] ?? syscall, path, code, cause: new Error(detail) })
+
+/** Runs a job in the pool; a refusing disk is a `StoreError`. */
+export const perform = <K extends Job["kind"]>(job: Extract<Job, { readonly kind: K }>, subject: string, control: Control) =>
+  Effect.flatMap(Workers, (workers) => workers.run<K>(job, subject, control)).pipe(
+    Effect.catchTag("SystemFault", (fault) => Effect.fail(storeError(job.kind)(fault))))
+
+/**
+ * Unpacks the layer into a folder inside `staging`, while its blob still comes. Bytes that turn out not to be the blob's
+ * void what was made of them, errors included, and it starts again in a new folder. Both digests are checked when it ends.
+ */
+export const stage = Effect.fn("Layers.stage")(function*({ blob, diffId, repository }: Wanted, staging: Staging) {
+  const download = yield* (yield* Downloads).get(blob, repository)
+  const native = yield* Native
+  const attempt = Effect.fnUntraced(function*(round: number) {
+    const { control, settled } = yield* download.feed.follow
+    const folder = `${staging.path}/${round}`
+    yield* Files.makeFolder(folder, { mode: 0o700 })
+    const fd = yield* download.opened
+    yield* Effect.sync(() => download.events.publish({ _tag: "extracting", layer: blob.digest, bytes: control.consumed, total: blob.size })).pipe(
+      Effect.delay("100 millis"), Effect.forever, Effect.forkScoped)
+    const result = yield* Effect.result(perform<"unpack">({ kind: "unpack", fd, size: blob.size, folder, diffId, native }, blob.digest, control))
+    if ((yield* settled) === "verified") {
+      const unpacked = yield* Effect.fromResult(result)
+      return Option.some({ folder, unpacked })
+    }
+    yield* perform<"remove">({ kind: "remove", path: folder }, blob.digest, new Control())
+    return Option.none<{ readonly folder: string; readonly unpacked: Unpacked }>()
+  }, Effect.scoped, Effect.catchTag("JobStopped", Effect.die))
+  const unpack = Effect.gen(function*() {
+    for (let round = 0;; round++) {
+      const made = yield* attempt(round)
+      if (Option.isSome(made)) return made.value
+    }
+  })
+  const [made] = yield* Effect.all([unpack, download.done], { concurrency: 2 })
+  return made
+}, Effect.scoped)
+
+/** A layer that is wanted in the store. Two requests for one diff ID are the same work. */
+class Request implements Equal.Equal {
+  readonly wanted: Wanted
+  constructor(wanted: Wanted) { this.wanted = wanted }
+  [Hash.symbol]() { return Hash.string(this.wanted.diffId) }
+  [Equal.symbol](that: unknown) {
+    return that instanceof Request && that.wanted.diffId === this.wanted.diffId && that.wanted.blob.digest === this.wanted.blob.digest
+  }
+}
+
+/** Every layer that is being unpacked into the store in this process: once a diff ID, whoever asks. */
+export class Layers extends Context.Service<Layers, {
+  /** The layer, unpacked and committed; what of it could not be set on this host is in the answer. */
+  readonly get: (wanted: Wanted) => Effect.Effect<Option.Option<Unpacked>, LayerError, Scope.Scope>
+}>()("Layers/Layers") {
+  static readonly layer = Layer.effect(Layers, Effect.gen(function*() {
+    const store = yield* LayerStore
+    const map = yield* RcMap.make({
+      lookup: Effect.fnUntraced(function*({ wanted }: Request) {
+        if (Option.isSome(yield* store.find(wanted.diffId))) return Option.none<Unpacked>()
+        return yield* Effect.scoped(Effect.gen(function*() {
+          const staging = yield* store.staging({ kind: "layer", diffId: wanted.diffId })
+          const { folder, unpacked } = yield* stage(wanted, staging)
+          yield* store.commit({ ...staging, path: folder }, {
+            diffId: wanted.diffId, blob: wanted.blob.digest, mediaType: wanted.blob.mediaType, blobSize: wanted.blob.size,
+            size: unpacked.size, entries: unpacked.entries
+          })
+          return Option.some(unpacked)
+        }))
+      })
+    })
+    return Layers.of({ get: (wanted) => RcMap.get(map, new Request(wanted)) })
+  }))
+}

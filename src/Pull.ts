@@ -1,0 +1,201 @@
+import { Cause, Context, Effect, Option, Queue, Result, Stream } from "effect"
+import { type DownloadError, Downloads } from "./Download.ts"
+import { type ImageConfig } from "./image/ImageConfig.ts"
+import * as Config from "./image/ImageConfig.ts"
+import type { Descriptor } from "./image/Descriptor.ts"
+import type { ManifestRefused } from "./image/Manifest.ts"
+import type { InvalidPlatform, NoPlatform } from "./image/Platform.ts"
+import type { InvalidReference } from "./image/Reference.ts"
+import type { Unset } from "./layer/Job.ts"
+import { Workers } from "./layer/Workers.ts"
+import { type LayerError, Layers, type Wanted } from "./Layers.ts"
+import { Hub } from "./progress/Hub.ts"
+import { keyOf, type PullEvent } from "./progress/PullEvent.ts"
+import * as PullPlan from "./PullPlan.ts"
+import * as RootFs from "./RootFs.ts"
+import { BlobStore } from "./store/BlobStore.ts"
+import { Graph } from "./store/Graph.ts"
+import { LayerStore } from "./store/LayerStore.ts"
+import { Leases } from "./store/Leases.ts"
+
+/** Everything a pull can fail with. */
+export type PullError =
+  | InvalidReference | InvalidPlatform | NoPlatform | ManifestRefused | DownloadError | LayerError | RootFs.TargetNotEmpty
+
+/** How to pull. */
+export interface PullOptions {
+  /** `os/arch[/variant]`; the host's by default. */
+  readonly platform?: string
+  /** Whether layers are unpacked into the store. By default they are, unless `rootfs` is given. */
+  readonly unpack?: boolean
+  /** A folder to write the image's root file system to; it must not exist, or be empty. */
+  readonly rootfs?: string
+  /** Whether layers that are unpacked already are needed in their compressed form too, as for an image layout. */
+  readonly blobs?: boolean
+  /** How files of layers that stay in the store get into `rootfs`; `auto` by default. */
+  readonly link?: RootFs.Link
+}
+
+/** `safe`: files written outlive a power loss once the pull has ended. `fast`: unpacked files are not waited for; blobs are. */
+export const Durability = Context.Reference<"safe" | "fast">("Pull/Durability", { defaultValue: () => "safe" })
+
+/** An image that was pulled: verified, and complete in the store. */
+export interface PulledImage {
+  /** The normalised reference it was asked for by. */
+  readonly reference: string
+  /** What the reference points at: the digest to pin. */
+  readonly target: Descriptor
+  readonly manifest: Descriptor
+  /** Hex digits of the config's digest. */
+  readonly id: string
+  /** The image's own platform. */
+  readonly platform: string
+  /** What to run and how, and the config blob it is written in. */
+  readonly config: { readonly descriptor: Descriptor; readonly image: ImageConfig }
+  /** Bottom first. */
+  readonly layers: ReadonlyArray<Wanted>
+  /** Whether anything was not there before. */
+  readonly changed: boolean
+}
+
+/** Resolves a reference to one image and says what pulling it would do; writes nothing. */
+export const plan = PullPlan.make
+
+/** Pulls one image; its events go to `hub`, for whoever reads it. */
+export const pullWith = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: string, options: PullOptions = {}) {
+  if (options.rootfs !== undefined) yield* RootFs.vacant(options.rootfs)
+  const plan = yield* PullPlan.make(text, options).pipe(warmed(text))
+  return yield* execute(hub, plan, options)
+})
+
+/** Starts the workers while a reference is resolved that is not in the store yet. */
+const warmed = (text: string) => <A, E, R>(self: Effect.Effect<A, E, R>) =>
+  Effect.gen(function*() {
+    const known = yield* Effect.option(Effect.flatMap(Graph, (graph) => graph.resolve(text)))
+    if (Option.isSome(known)) return yield* self
+    const workers = yield* Workers
+    const [value] = yield* Effect.all([self, workers.warm], { concurrency: 2 })
+    return value
+  })
+
+const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: PullPlan.PullPlan, options: PullOptions) {
+  const { reference, repository } = plan
+  const graph = yield* Graph
+  const durability = yield* Durability
+  const unpack = options.unpack ?? options.rootfs === undefined
+  hub.publish({ _tag: "resolved", reference, digest: plan.target.digest, mediaType: plan.target.mediaType, endpoint: plan.endpoint })
+  yield* (yield* Leases).hold([
+    ...plan.documents.map(({ descriptor }) => descriptor.digest), ...plan.layers.flatMap(({ blob, diffId }) => [blob.digest, diffId])
+  ])
+  const layers = yield* PullPlan.states(plan.layers)
+  const sizes = new Map(layers.map(({ blob }) => [blob.digest, blob.size]))
+  const lacking = new Map(layers.filter(({ state }) => state !== "unpacked" || options.blobs === true).map(({ blob, have }) => [blob.digest, blob.size - have]))
+  const sum = (numbers: Iterable<number>) => [...numbers].reduce((a, b) => a + b, 0)
+  hub.publish({
+    _tag: "planned", reference, manifest: plan.manifest.digest, platform: plan.platform, total: sum(sizes.values()), missing: sum(lacking.values()),
+    layers: layers.map(({ blob, state }) => ({ layer: blob.digest, size: blob.size, state }))
+  })
+  const wanted: ReadonlyArray<Wanted> = layers.map(({ blob, diffId }) => ({ blob, diffId, repository }))
+  const before = yield* graph.find(plan.target.digest, plan.wanted)
+  const tag = { name: `${repository.domain}/${repository.path}`, reference: plan.name }
+  const named = Option.exists(before, ({ manifest, tags }) =>
+    manifest.digest === plan.manifest.digest && tags.some(({ name, reference }) => name === tag.name && reference === tag.reference))
+  const unsets: Array<Unset> = []
+
+  /** One layer into the store: its blob, and its files if they are wanted there. */
+  const store = Effect.fnUntraced(function*(layer: PullPlan.PlannedLayer) {
+    const { blob, diffId, have, state } = layer
+    const fetched = have === blob.size
+    if ((state === "unpacked" && (fetched || options.blobs !== true)) || (fetched && !unpack && options.rootfs === undefined)) {
+      hub.publish({ _tag: "exists", reference, layer: blob.digest })
+      return false
+    }
+    const download = yield* (yield* Downloads).get(blob, repository)
+    yield* download.events.observe((event) => hub.publish({ ...event, reference }))
+    if (unpack && state !== "unpacked") {
+      const made = yield* Effect.scoped(Effect.flatMap(Layers, (layers) => layers.get({ blob, diffId, repository })))
+      if (Option.isSome(made)) unsets.push(made.value.unset)
+    } else yield* download.done
+    if (options.rootfs === undefined || unpack) hub.publish({ _tag: "committed", reference, layer: blob.digest })
+    return true
+  }, Effect.scoped)
+  const largestFirst = [...new Map(layers.map((layer) => [`${layer.blob.digest} ${layer.diffId}`, layer])).values()]
+    .sort((a, b) => b.blob.size - a.blob.size)
+  const storeLayers = Effect.forEach(largestFirst, store, { concurrency: "unbounded" })
+  const storeDocuments = Effect.flatMap(BlobStore, (blobs) =>
+    Effect.forEach(plan.documents, ({ descriptor, raw }) => blobs.put(descriptor, raw), { concurrency: 2, discard: true }))
+  const assemble = Effect.suspend(() => options.rootfs === undefined
+    ? Effect.succeed(undefined)
+    : RootFs.assemble(wanted, options.rootfs, options.link ?? "auto"))
+
+  const [root, stored] = unpack
+    ? yield* Effect.gen(function*() {
+      const [stored] = yield* Effect.all([storeLayers, storeDocuments], { concurrency: 2 })
+      return [yield* assemble, stored] as const
+    })
+    : yield* Effect.all([assemble, storeLayers, storeDocuments], { concurrency: 3 })
+  if (root !== undefined) unsets.push(...root.unset)
+
+  const moved = stored.some((changed) => changed)
+  const layerStore = yield* LayerStore
+  const synced = durability === "safe"
+  if (synced && moved && unpack) yield* layerStore.sync()
+  if (synced && root !== undefined) yield* layerStore.sync(root.path)
+  if (moved || !named) {
+    yield* graph.register({
+      kind: plan.kind, config: plan.config, configBytes: configBytes(plan), platform: plan.platform,
+      ...(plan.created === undefined ? {} : { created: plan.created }),
+      manifest: plan.manifest, layers: layers.map(({ blob, diffId }) => ({ blob, diffId })),
+      also: plan.documents.slice(0, -2).map(({ descriptor }) => descriptor),
+      target: plan.target.digest, wanted: plan.wanted, tags: [tag],
+      ...(plan.endpoint === "store" ? {} : { origin: { repository: tag.name, endpoint: plan.endpoint } }), synced
+    })
+    if (!named) hub.publish({ _tag: "tagged", reference, digest: plan.target.digest })
+  }
+  if (root !== undefined) {
+    yield* root.publish
+    for (const { blob } of layers) hub.publish({ _tag: "committed", reference, layer: blob.digest })
+  }
+  const warning = unsetSentence(unsets)
+  if (warning !== undefined) hub.publish({ _tag: "warning", reference, message: warning })
+  const config = yield* Effect.fromResult(Config.decode(configBytes(plan)))
+  const changed = moved || !named
+  const id = plan.config.digest.slice(plan.config.digest.indexOf(":") + 1)
+  hub.publish({ _tag: "done", reference, digest: plan.target.digest, image: id, changed })
+  const image: PulledImage = {
+    reference, target: plan.target, manifest: plan.manifest, id, platform: plan.platform, config: { descriptor: plan.config, image: config }, layers: wanted, changed
+  }
+  return image
+}, Effect.scoped)
+
+const configBytes = (plan: PullPlan.PullPlan): Uint8Array => plan.documents.at(-1)?.raw ?? new Uint8Array()
+
+/** One sentence on what could not be set on this host, or nothing. */
+const unsetSentence = (unsets: ReadonlyArray<Unset>): string | undefined => {
+  const total = (key: keyof Unset) => unsets.reduce((sum, unset) => sum + unset[key], 0)
+  const counts = [[total("owners"), "owners"], [total("devices"), "device nodes"], [total("xattrs"), "extended attributes"], [total("times"), "times"]] as const
+  const missing = counts.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`)
+  return missing.length === 0 ? undefined
+    : `this user or host could not set ${missing.join(", ")}: they are recorded with the layers; pull as root on Linux to have them set`
+}
+
+/** Pulls an image into the store: every byte verified, layers fetched and unpacked in parallel, the tag last. */
+export const pull = (reference: string, options: PullOptions = {}) =>
+  Effect.suspend(() => pullWith(new Hub<PullEvent>(keyOf), reference, options))
+
+/** Pulls an image and tells what happens; the stream ends when the pull has, and interrupts it when its reader leaves. */
+export const events = (reference: string, options: PullOptions = {}) =>
+  Stream.unwrap(Effect.gen(function*() {
+    const hub = new Hub<PullEvent>(keyOf)
+    const outcome = yield* Queue.unbounded<never, PullError | Cause.Done>()
+    yield* pullWith(hub, reference, options).pipe(
+      Effect.result,
+      Effect.flatMap((result) => Effect.sync(() => {
+        hub.end()
+        if (Result.isFailure(result)) Queue.failCauseUnsafe(outcome, Cause.fail(result.failure))
+        else Queue.endUnsafe(outcome)
+      })),
+      Effect.forkScoped
+    )
+    return Stream.concat(hub.stream, Stream.fromQueue(outcome))
+  }))

@@ -1,0 +1,180 @@
+import { Context, Effect, Option, Result, Schema } from "effect"
+import { createHash } from "node:crypto"
+import * as Download from "./Download.ts"
+import { Descriptor, VerifyError } from "./image/Descriptor.ts"
+import { Digest, parts } from "./image/Digest.ts"
+import * as ImageConfig from "./image/ImageConfig.ts"
+import * as Manifest from "./image/Manifest.ts"
+import * as Platform from "./image/Platform.ts"
+import * as Reference from "./image/Reference.ts"
+import { LayerState } from "./progress/PullEvent.ts"
+import { Registry, type Repository } from "./registry/Registry.ts"
+import { BlobStore } from "./store/BlobStore.ts"
+import { LayerStore } from "./store/LayerStore.ts"
+
+/** Manifests, indexes and configs are held whole, up to 4 MiB. */
+const documentCap = 4 * 1024 * 1024
+/** Indexes in indexes are followed 8 deep, over at most 4096 entries in all. */
+const depthCap = 8
+const entryCap = 4096
+
+/** A layer of the plan: its blob, its diff ID, what the store has of it, and how many bytes of the blob those are. */
+export class PlannedLayer extends Schema.Class<PlannedLayer>("PlannedLayer")({
+  blob: Descriptor, diffId: Digest, state: LayerState, have: Schema.Natural
+}) {}
+
+/** A document on the way from the reference to the image, byte for byte as it was sent. */
+export class PlannedDocument extends Schema.Class<PlannedDocument>("PlannedDocument")({ descriptor: Descriptor, raw: Schema.Uint8Array }) {}
+
+/** An entry of an index, and why it was not chosen. */
+export const PlannedCandidate = Schema.Struct({ digest: Digest, platform: Schema.String, lost: Schema.optionalKey(Schema.String) })
+
+/** What a pull will do, as plain data: where the reference led, which image was chosen and why, and what is still missing. */
+export class PullPlan extends Schema.Class<PullPlan>("PullPlan")({
+  /** The normalised reference. */
+  reference: Schema.String,
+  repository: Schema.Struct({ domain: Schema.String, path: Schema.String }),
+  /** The tag or digest to record; a digest wins over a tag beside it. */
+  name: Schema.String,
+  /** Who answered (`https://host:port`), or `store` when a digest was there already. */
+  endpoint: Schema.String,
+  /** What the reference points at: an index or a manifest. */
+  target: Descriptor,
+  /** The platform that was asked for, or the host's, and the image's own. */
+  wanted: Schema.String,
+  platform: Schema.String,
+  candidates: Schema.Array(PlannedCandidate),
+  kind: Schema.Literals(["oci", "schema2"]),
+  manifest: Descriptor,
+  config: Descriptor,
+  created: Schema.optionalKey(Schema.String),
+  /** Bottom first. */
+  layers: Schema.Array(PlannedLayer),
+  /** Target, nested indexes, manifest, and last the config. */
+  documents: Schema.Array(PlannedDocument)
+}) {}
+
+/** The platform of this host, unless something else is asked for. */
+export const DefaultPlatform = Context.Reference<string>("PullPlan/DefaultPlatform", {
+  defaultValue: () => Platform.print(Platform.host(process.platform, process.arch))
+})
+
+const digestAs = (digest: Digest) => (bytes: Uint8Array): string => {
+  const { algorithm } = parts(digest)
+  return `${algorithm}:${createHash(algorithm).update(bytes).digest("hex")}`
+}
+
+/** A document by its descriptor: from the store, else from the registry; its size and digest are checked. */
+const document = Effect.fnUntraced(function*(repository: Repository, descriptor: Descriptor) {
+  const blobs = yield* BlobStore
+  if (Option.isSome(yield* blobs.find(descriptor.digest))) {
+    const raw = yield* blobs.read(descriptor.digest, documentCap)
+    return { raw, contentType: undefined }
+  }
+  const answer = yield* (yield* Registry).manifest(repository, descriptor.digest)
+  if (answer.raw.byteLength !== descriptor.size) {
+    return yield* new VerifyError({ expected: descriptor, size: answer.raw.byteLength })
+  }
+  return { raw: answer.raw, contentType: answer.contentType }
+})
+
+/** What the reference itself leads to: a digest that is in the store needs no request. */
+const target = Effect.fnUntraced(function*(repository: Repository, reference: Reference.Reference) {
+  const blobs = yield* BlobStore
+  const { digest } = reference
+  if (digest !== undefined && Option.isSome(yield* blobs.find(digest))) {
+    return { raw: yield* blobs.read(digest, documentCap), contentType: undefined, digest, endpoint: "store" }
+  }
+  return yield* (yield* Registry).manifest(repository, digest ?? reference.tag ?? "latest")
+})
+
+/** What the store has of each layer now. */
+export const states = Effect.fnUntraced(function*(layers: ReadonlyArray<{ readonly blob: Descriptor; readonly diffId: Digest }>) {
+  const blobs = yield* BlobStore
+  const store = yield* LayerStore
+  return yield* Effect.forEach(layers, Effect.fnUntraced(function*({ blob, diffId }) {
+    const stored = Option.isSome(yield* blobs.find(blob.digest))
+    const have = stored ? blob.size : yield* blobs.partial(blob.digest)
+    const state = Option.isSome(yield* store.find(diffId)) ? "unpacked" : stored ? "stored" : have > 0 ? "partial" : "missing"
+    return new PlannedLayer({ blob, diffId, state, have })
+  }))
+})
+
+/** Resolves `reference` to one image and says what a pull of it would do. It writes nothing. */
+export const make = Effect.fn("PullPlan.make")(function*(text: string, options: { readonly platform?: string } = {}) {
+  const reference = yield* Effect.fromResult(Reference.parse(text))
+  const wanted = yield* Effect.fromResult(Platform.parse(options.platform ?? (yield* DefaultPlatform)))
+  const repository: Repository = { domain: reference.domain, path: reference.path }
+  const printed = Reference.print(reference)
+  const answer = yield* target(repository, reference)
+  const documents: Array<PlannedDocument> = []
+  const candidates: Array<typeof PlannedCandidate.Type> = []
+  const seen = new Set<Digest>()
+  let entries = 0
+
+  const decode = (raw: Uint8Array, context: { readonly contentType?: string | undefined; readonly descriptor?: Descriptor }) =>
+    Effect.fromResult(Manifest.decode(raw, {
+      ...(context.contentType === undefined ? {} : { contentType: context.contentType }),
+      ...(context.descriptor === undefined ? {} : { descriptor: context.descriptor })
+    }))
+  const first = yield* decode(answer.raw, answer)
+  const targetDescriptor = new Descriptor({ mediaType: first.mediaType, digest: answer.digest, size: answer.raw.byteLength })
+
+  const descend = Effect.fnUntraced(function*(
+    doc: Manifest.Document, raw: Uint8Array, descriptor: Descriptor, depth: number
+  ): Effect.fn.Return<Option.Option<{ readonly manifest: Manifest.ImageManifest; readonly descriptor: Descriptor }>, PlanFailure, PlanServices> {
+    documents.push(new PlannedDocument({ descriptor, raw }))
+    if (doc._tag === "Image") return Option.some({ manifest: doc, descriptor })
+    entries += doc.manifests.length
+    if (depth >= depthCap || entries > entryCap) {
+      return yield* new Manifest.ManifestRefused({
+        subject: descriptor.digest, field: "manifests",
+        rule: depth >= depthCap ? `indexes are nested deeper than ${depthCap}` : `the indexes have more than ${entryCap} entries in all`
+      })
+    }
+    const choice = Platform.choose(wanted, doc.manifests)
+    for (const { descriptor, lost, platform } of choice.candidates) {
+      candidates.push({ digest: descriptor.digest, platform: platform === undefined ? "unknown" : Platform.print(platform), ...(lost === undefined ? {} : { lost }) })
+    }
+    for (const next of choice.ranked) {
+      if (seen.has(next.digest)) continue
+      seen.add(next.digest)
+      const child = new Descriptor({ mediaType: next.mediaType, digest: next.digest, size: next.size })
+      const fetched = yield* document(repository, child)
+      const kept = documents.length
+      const found = yield* descend(yield* decode(fetched.raw, { ...fetched, descriptor: child }), fetched.raw, child, depth + 1)
+      if (Option.isSome(found)) return found
+      documents.length = kept
+    }
+    return Option.none()
+  })
+
+  const found = yield* descend(first, answer.raw, targetDescriptor, 0)
+  if (Option.isNone(found)) {
+    return yield* new Platform.NoPlatform({
+      reference: printed, wanted: Platform.print(wanted),
+      available: [...new Set(candidates.map(({ platform }) => platform).filter((platform) => platform !== "unknown" && platform !== "unknown/unknown"))]
+    })
+  }
+  const { descriptor, manifest } = found.value
+  const configRaw = yield* Effect.flatMap(BlobStore, (blobs) => blobs.find(manifest.config.digest)).pipe(Effect.flatMap((there) =>
+    Option.isSome(there)
+      ? Effect.flatMap(BlobStore, (blobs) => blobs.read(manifest.config.digest, documentCap))
+      : Download.small(repository, manifest.config, documentCap, digestAs(manifest.config.digest))))
+  const config = yield* Effect.fromResult(Result.flatMap(ImageConfig.decode(configRaw), (config) => ImageConfig.fits(config, manifest)))
+  documents.push(new PlannedDocument({ descriptor: manifest.config, raw: configRaw }))
+  const diffIds = config.rootfs.diffIds
+  const layers = yield* states(manifest.layers.flatMap((blob, index) => {
+    const diffId = diffIds[index]
+    return diffId === undefined ? [] : [{ blob: new Descriptor({ mediaType: blob.mediaType, digest: blob.digest, size: blob.size }), diffId }]
+  }))
+  return new PullPlan({
+    reference: printed, repository, name: reference.digest ?? reference.tag ?? "latest", endpoint: answer.endpoint,
+    target: targetDescriptor, wanted: Platform.print(wanted), platform: Platform.print(config.platform), candidates,
+    kind: manifest.mediaType.startsWith("application/vnd.oci.") ? "oci" : "schema2",
+    manifest: descriptor, config: manifest.config, ...(config.created === undefined ? {} : { created: config.created }), layers, documents
+  })
+})
+
+type PlanServices = BlobStore | LayerStore | Registry
+type PlanFailure = Effect.Error<ReturnType<typeof document>> | Manifest.ManifestRefused

@@ -1,0 +1,26 @@
+import { Effect, Layer } from "effect"
+import * as Download from "./Download.ts"
+import { Control } from "./layer/Control.ts"
+import { Workers } from "./layer/Workers.ts"
+import { Layers, perform } from "./Layers.ts"
+import { Credentials } from "./registry/Credentials.ts"
+import { Registry } from "./registry/Registry.ts"
+import * as Transport from "./registry/Transport.ts"
+import * as Store from "./store/Store.ts"
+
+/** What the whole is made from. */
+export interface TowlineOptions {
+  /** The store's folder; it is made if it is not there. */
+  readonly store: string
+}
+
+/** The whole: a store, a registry client, the workers, and what shares their work. Needs a FileSystem for the credentials file. */
+export const layer = (options: TowlineOptions) => {
+  const remover = Layer.effect(Store.Remover, Effect.map(Effect.context<Workers>(), (context) => (path: string) =>
+    perform<"remove">({ kind: "remove", path }, path, new Control()).pipe(
+      Effect.catchTags({ LayerRefused: Effect.die, JobStopped: Effect.die }), Effect.provideContext(context))))
+  const store = Store.layer({ path: options.store }).pipe(Layer.provide(remover))
+  const registry = Registry.layer.pipe(Layer.provide(Layer.mergeAll(Transport.layer, Credentials.layer)))
+  const base = Layer.mergeAll(store, registry).pipe(Layer.provideMerge(Workers.layer))
+  return Layers.layer.pipe(Layer.provideMerge(Download.Downloads.layer), Layer.provideMerge(base))
+}

@@ -1,0 +1,44 @@
+/** OCI image manifest (image-spec, media-types.md). */
+export const ociManifest = "application/vnd.oci.image.manifest.v1+json"
+/** OCI image index. */
+export const ociIndex = "application/vnd.oci.image.index.v1+json"
+/** Docker image manifest, version 2 schema 2. */
+export const dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+/** Docker manifest list. */
+export const dockerList = "application/vnd.docker.distribution.manifest.list.v2+json"
+/** Docker manifest, schema 1, signed. */
+export const schema1Signed = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+/** Docker manifest, schema 1, unsigned. */
+export const schema1 = "application/vnd.docker.distribution.manifest.v1+json"
+/** OCI image config. */
+export const ociConfig = "application/vnd.oci.image.config.v1+json"
+/** Docker image config. */
+export const dockerConfig = "application/vnd.docker.container.image.v1+json"
+
+/** Value of the Accept header of a request for a manifest: all that `Manifest.decode` understands. */
+export const accept = [ociIndex, ociManifest, dockerList, dockerManifest].join(", ")
+
+/** Whether documents of this type list manifests (index or manifest list). */
+export const isIndex = (mediaType: string): boolean => mediaType === ociIndex || mediaType === dockerList
+
+/** Whether documents of this type describe one image or artifact. */
+export const isManifest = (mediaType: string): boolean => mediaType === ociManifest || mediaType === dockerManifest
+
+/** Whether blobs of this type are image configs. */
+export const isConfig = (mediaType: string): boolean => mediaType === ociConfig || mediaType === dockerConfig
+
+const layer = /^application\/vnd\.(?:oci\.image\.layer(?:\.nondistributable)?\.v1\.tar(?:\+(gzip|zstd))?|docker\.image\.rootfs\.(?:foreign\.)?diff\.tar(?:\.(gzip|zstd))?)$/
+
+/**
+ * How a layer's media type says its tar is compressed (image-spec, media-types.md; the bytes themselves decide in the end).
+ * `undefined`: no file-system layer (an artifact's blob, an encrypted layer).
+ */
+export const layerCompression = (mediaType: string): "none" | "gzip" | "zstd" | undefined => {
+  const match = layer.exec(mediaType)
+  const suffix = match?.[1] ?? match?.[2]
+  return suffix === "gzip" || suffix === "zstd" ? suffix : match === null ? undefined : "none"
+}
+
+/** Whether registries need not hold the layer's blob (foreign or nondistributable: it has `urls`). */
+export const isForeign = (mediaType: string): boolean =>
+  layerCompression(mediaType) !== undefined && /\.(?:foreign|nondistributable)\./.test(mediaType)

@@ -1,0 +1,62 @@
+/**
+ * The shared words between the thread that receives a layer and the worker that unpacks it: how far the file may be
+ * read, whether to stop, and how far the worker is. One control per job, so a job of an older generation can neither see
+ * nor answer for a newer one.
+ */
+export class Control {
+  readonly buffer: SharedArrayBuffer
+  private readonly words: Int32Array
+  private readonly counts: BigInt64Array
+
+  /** A new control, or a view of the one another thread made. */
+  constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(32)) {
+    this.buffer = buffer
+    this.words = new Int32Array(buffer, 0, 2)
+    this.counts = new BigInt64Array(buffer, 16, 2)
+  }
+
+  /** Says that the first `bytes` of the file may be read, and wakes the worker. */
+  advance(bytes: number): void {
+    Atomics.store(this.counts, 0, BigInt(bytes))
+    this.wake()
+  }
+
+  /** Asks the worker to stop; it looks at every entry and every 256 KiB. */
+  stop(): void {
+    Atomics.store(this.words, 0, 1)
+    this.wake()
+  }
+
+  /** Whether the job was asked to stop. */
+  get stopped(): boolean {
+    return Atomics.load(this.words, 0) === 1
+  }
+
+  /** Bytes of the file the worker has taken. */
+  get consumed(): number {
+    return Number(Atomics.load(this.counts, 1))
+  }
+
+  /** Tells how many bytes were taken (worker side). */
+  consume(bytes: number): void {
+    Atomics.store(this.counts, 1, BigInt(bytes))
+  }
+
+  /** Blocks the worker until more than `at` bytes may be read and returns how many; returns at once when stopped. */
+  waitBeyond(at: number): number {
+    for (;;) {
+      const turn = Atomics.load(this.words, 1)
+      const available = Number(Atomics.load(this.counts, 0))
+      if (available > at || this.stopped) return available
+      Atomics.wait(this.words, 1, turn)
+    }
+  }
+
+  private wake(): void {
+    Atomics.add(this.words, 1, 1)
+    Atomics.notify(this.words, 1)
+  }
+}
+
+/** Thrown inside a worker's job when it was asked to stop. */
+export class Stopped extends Error {}

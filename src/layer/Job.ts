@@ -1,0 +1,73 @@
+import type { ApplySummary } from "./Apply.ts"
+
+/** Unpack a layer: follow the file `fd` up to `size` bytes as `control` allows, into `folder`/fs and `folder`/meta. */
+export interface UnpackJob {
+  readonly kind: "unpack"
+  /** A descriptor of this process, read with explicit positions; its owner keeps it open until the job has ended. */
+  readonly fd: number
+  readonly size: number
+  /** An existing 0700 folder that is this job's own. */
+  readonly folder: string
+  /** The digest the uncompressed tar must have; unknown for kinds of images that name none. */
+  readonly diffId: string | undefined
+  /** Use native calls and the native inflate handle where they are there. */
+  readonly native: boolean
+}
+
+/** Build a root file system in the existing 0700 folder `root` from `layers`, bottom first. */
+export interface MergeJob {
+  readonly kind: "merge"
+  readonly root: string
+  /** A folder on the same file system for what is held between steps. */
+  readonly hold: string
+  /** `move`: the layer is this pull's own and may be taken apart; else it is copied. */
+  readonly layers: ReadonlyArray<{ readonly folder: string; readonly move: boolean }>
+  readonly link: "auto" | "reflink" | "copy"
+  readonly native: boolean
+}
+
+/** Remove a tree, never following links. */
+export interface RemoveJob {
+  readonly kind: "remove"
+  readonly path: string
+}
+
+/** What a worker can be asked. */
+export type Job = UnpackJob | MergeJob | RemoveJob
+
+/** What applying could not set on this host. */
+export type Unset = ApplySummary["unset"]
+
+/** A layer as it was unpacked: its diff ID, the tar's entries, the sum of their header sizes, and what could not be set. */
+export interface Unpacked {
+  readonly diffId: string
+  readonly entries: number
+  readonly size: number
+  readonly unset: Unset
+}
+
+/** The answer of each kind of job. */
+export interface Answers {
+  readonly unpack: Unpacked
+  readonly merge: { readonly unset: Unset }
+  readonly remove: { readonly removed: true }
+}
+
+/** How a job can end badly: refused content, a refusing disk, a request to stop, or a bug of ours. */
+export type JobFault =
+  | { readonly kind: "refused"; readonly rule: string; readonly entry: string | undefined }
+  | { readonly kind: "system"; readonly code: string; readonly syscall: string; readonly path: string; readonly message: string }
+  | { readonly kind: "stopped" }
+  | { readonly kind: "bug"; readonly message: string; readonly stack: string | undefined }
+
+/** To the worker: a job under a number, with its shared words. */
+export interface Request {
+  readonly id: number
+  readonly job: Job
+  readonly control: SharedArrayBuffer
+}
+
+/** From the worker: the same number, and how it ended. */
+export type Reply =
+  | { readonly id: number; readonly ok: true; readonly answer: Answers[Job["kind"]] }
+  | { readonly id: number; readonly ok: false; readonly fault: JobFault }

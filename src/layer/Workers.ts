@@ -1,0 +1,155 @@
+import { Context, Effect, Layer, Queue, Schema } from "effect"
+import { availableParallelism } from "node:os"
+import { Worker } from "node:worker_threads"
+import { Control } from "./Control.ts"
+import type { Answers, Job, JobFault, Reply, Request } from "./Job.ts"
+
+/** A layer that is refused: the rule it breaks, and the entry that breaks it if one does (rules.md). Nothing of it is kept. */
+export class LayerRefused extends Schema.TaggedError<LayerRefused>()("LayerRefused", {
+  layer: Schema.String,
+  rule: Schema.String,
+  entry: Schema.optionalKey(Schema.String)
+}) {
+  override get message() {
+    return `layer ${this.layer} is refused: ${this.entry === undefined ? "" : `entry "${this.entry}": `}${this.rule}; nothing of it was kept`
+  }
+}
+
+/** The system refused a call while a layer, or a root file system, was written. `code` is Node's, as in ENOSPC. */
+export class SystemFault extends Schema.TaggedError<SystemFault>()("SystemFault", {
+  code: Schema.String,
+  syscall: Schema.String,
+  path: Schema.String,
+  detail: Schema.String
+}) {
+  override get message() { return this.detail }
+}
+
+/** A worker was stopped before its job was done; it says so only to those who stopped it by its control. */
+export class JobStopped extends Schema.TaggedError<JobStopped>()("JobStopped", {}) {}
+
+/** How long a worker that was asked to stop may take before it is terminated: 500 ms. */
+const patience = "500 millis"
+
+const entry = new URL(import.meta.url.endsWith(".ts") ? "./worker.ts" : "./layer-worker.js", import.meta.url)
+
+/** One thread and the job it has, if any. */
+class Thread {
+  private readonly worker = new Worker(entry, { stdout: false, stderr: false })
+  private settle: ((reply: Reply | undefined) => void) | undefined
+  private next = 0
+  /** Set once the thread has ended: it takes no more jobs. */
+  dead = false
+
+  constructor() {
+    this.worker.on("message", (reply: Reply) => this.answer(reply))
+    this.worker.on("error", (error) => this.fail(error))
+    this.worker.on("exit", () => this.fail(new Error("the worker ended")))
+    this.worker.unref()
+  }
+
+  /** Gives it `job`; `done` gets the reply, or undefined when the thread was ended first. */
+  start(job: Job, control: Control, done: (reply: Reply | undefined) => void): void {
+    this.settle = done
+    this.worker.ref()
+    const request: Request = { id: ++this.next, job, control: control.buffer }
+    this.worker.postMessage(request)
+  }
+
+  /** Ends the thread; the descriptors it opened are closed by Node. */
+  terminate(): Promise<number> {
+    this.dead = true
+    return this.worker.terminate()
+  }
+
+  private answer(reply: Reply): void {
+    const settle = this.settle
+    this.settle = undefined
+    this.worker.unref()
+    settle?.(reply)
+  }
+
+  private fail(error: unknown): void {
+    this.dead = true
+    if (this.settle === undefined) return
+    const fault: JobFault = { kind: "bug", message: String(error), stack: error instanceof Error ? error.stack : undefined }
+    this.answer({ id: this.next, ok: false, fault })
+  }
+}
+
+const errorOf = (fault: JobFault, subject: string): Effect.Effect<never, LayerRefused | SystemFault | JobStopped> => {
+  switch (fault.kind) {
+    case "refused":
+      return Effect.fail(new LayerRefused({ layer: subject, rule: fault.rule, ...(fault.entry === undefined ? {} : { entry: fault.entry }) }))
+    case "system":
+      return Effect.fail(new SystemFault({ code: fault.code, syscall: fault.syscall, path: fault.path, detail: fault.message }))
+    case "stopped":
+      return Effect.fail(new JobStopped())
+    case "bug":
+      return Effect.die(Object.assign(new Error(`in a layer worker: ${fault.message}`), fault.stack === undefined ? {} : { stack: fault.stack }))
+  }
+}
+
+/** The pool of threads that unpack, merge and remove: min(available cores, 4), each started when first needed. */
+export class Workers extends Context.Service<Workers, {
+  /** How many jobs run at once. */
+  readonly size: number
+  /** Starts the threads, so that the first job need not wait for one. */
+  readonly warm: Effect.Effect<void>
+  /**
+   * Runs one job when a thread is free; `subject` names it in errors. Interrupting it asks the thread to stop through
+   * `control` and waits for its answer; a thread that gives none within 500 ms is terminated and replaced.
+   */
+  readonly run: <K extends Job["kind"]>(
+    job: Extract<Job, { readonly kind: K }>, subject: string, control: Control
+  ) => Effect.Effect<Answers[K], LayerRefused | SystemFault | JobStopped>
+}>()("layer/Workers") {
+  static readonly layer = Layer.effect(Workers, Effect.gen(function*() {
+    const size = Math.min(availableParallelism(), 4)
+    const free = yield* Queue.unbounded<Thread | undefined>()
+    const threads = new Set<Thread>()
+    for (let n = 0; n < size; n++) yield* Queue.offer(free, undefined)
+    yield* Effect.addFinalizer(() =>
+      Effect.forEach(threads, (thread) => Effect.promise(() => thread.terminate()), { concurrency: "unbounded", discard: true }).pipe(Effect.ignore))
+    const live = (thread: Thread | undefined) => Effect.sync(() => {
+      if (thread !== undefined && !thread.dead) return thread
+      if (thread !== undefined) threads.delete(thread)
+      const fresh = new Thread()
+      threads.add(fresh)
+      return fresh
+    })
+    const perform = (thread: Thread, job: Job, control: Control) =>
+      Effect.callback<Reply>((resume) => {
+        let ended = false
+        let answered: () => void = () => {}
+        const answer = new Promise<void>((resolve) => { answered = resolve })
+        thread.start(job, control, (reply) => {
+          ended = true
+          answered()
+          if (reply !== undefined) resume(Effect.succeed(reply))
+        })
+        return Effect.suspend(() => {
+          if (ended) return Effect.void
+          control.stop()
+          return Effect.promise(() => answer).pipe(
+            Effect.timeoutOrElse({ duration: patience, orElse: () => Effect.promise(() => thread.terminate()).pipe(Effect.asVoid) })
+          )
+        })
+      })
+    return Workers.of({
+      size,
+      warm: Effect.gen(function*() {
+        const idle = yield* Queue.clear(free)
+        for (const thread of idle) yield* Queue.offer(free, yield* live(thread))
+      }),
+      run: <K extends Job["kind"]>(job: Extract<Job, { readonly kind: K }>, subject: string, control: Control) =>
+        Effect.uninterruptibleMask((restore) =>
+          restore(Queue.take(free)).pipe(Effect.flatMap(live), Effect.flatMap((thread) =>
+            restore(perform(thread, job, control)).pipe(Effect.ensuring(Queue.offer(free, thread)))))
+        ).pipe(Effect.flatMap((reply) => reply.ok ? Effect.succeed(reply.answer as Answers[K]) : errorOf(reply.fault, subject)))
+    })
+  }))
+}
+
+/** A control for a job that follows nothing. */
+export const unfollowed = (): Control => new Control()

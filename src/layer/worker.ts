@@ -1,0 +1,104 @@
+import { createHash } from "node:crypto"
+import { mkdirSync, readSync } from "node:fs"
+import { parentPort } from "node:worker_threads"
+import { Apply } from "./Apply.ts"
+import { Control, Stopped } from "./Control.ts"
+import { Refused } from "./Fault.ts"
+import { inflater } from "./Inflate.ts"
+import type { Answers, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob } from "./Job.ts"
+import { merge } from "./Merge.ts"
+import { removeTree } from "./Remove.ts"
+import * as Syscalls from "./Syscalls.ts"
+import { TarReader } from "./Tar.ts"
+
+const piece = Buffer.allocUnsafeSlow(256 * 1024)
+
+const stopOf = (control: Control) => () => {
+  if (control.stopped) throw new Stopped()
+}
+
+const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
+  const stop = stopOf(control)
+  const fs = `${job.folder}/fs`
+  mkdirSync(fs, { mode: 0o700 })
+  const apply = new Apply(fs, `${job.folder}/meta`, { syscalls: Syscalls.load({ native: job.native }), stop })
+  try {
+    const tar = new TarReader(apply)
+    const algorithm = job.diffId?.startsWith("sha512:") ? "sha512" : "sha256"
+    const hash = createHash(algorithm)
+    const inflate = inflater((bytes) => {
+      stop()
+      hash.update(bytes)
+      tar.write(bytes)
+    }, { native: job.native })
+    try {
+      for (let at = 0; at < job.size;) {
+        const available = control.waitBeyond(at)
+        stop()
+        const read = readSync(job.fd, piece, 0, Math.min(piece.byteLength, available - at), at)
+        if (read === 0) throw new Error(`the file ended at ${at} of ${job.size} bytes`)
+        at += read
+        await inflate.write(piece.subarray(0, read))
+        control.consume(at)
+      }
+      await inflate.end()
+    } finally {
+      inflate.close()
+    }
+    tar.end()
+    const diffId = `${algorithm}:${hash.digest("hex")}`
+    if (job.diffId !== undefined && diffId !== job.diffId) {
+      throw new Refused(`the uncompressed layer has the digest ${diffId}, its image's config says ${job.diffId}`)
+    }
+    const { unset } = apply.finish()
+    return { diffId, entries: tar.entries, size: tar.size, unset }
+  } catch (error) {
+    apply.abort()
+    throw error
+  }
+}
+
+const assemble = (job: MergeJob, control: Control): Answers["merge"] => {
+  const { unset } = merge(job.root, job.layers, {
+    link: job.link, hold: job.hold, syscalls: Syscalls.load({ native: job.native }), stop: stopOf(control)
+  })
+  return { unset }
+}
+
+const remove = (job: RemoveJob, control: Control): Answers["remove"] => {
+  removeTree(job.path, { stop: stopOf(control) })
+  return { removed: true }
+}
+
+const perform = (job: Job, control: Control): Answers[Job["kind"]] | Promise<Answers[Job["kind"]]> => {
+  switch (job.kind) {
+    case "unpack": return unpack(job, control)
+    case "merge": return assemble(job, control)
+    case "remove": return remove(job, control)
+  }
+}
+
+const isSystemError = (error: unknown): error is NodeJS.ErrnoException =>
+  error instanceof Error && "code" in error && typeof error.code === "string" && "syscall" in error
+
+const faultOf = (error: unknown): JobFault => {
+  if (error instanceof Stopped) return { kind: "stopped" }
+  if (error instanceof Refused) return { kind: "refused", rule: error.rule, entry: error.entry }
+  if (isSystemError(error)) {
+    const { code = "EIO", syscall = "call", path = "", message } = error
+    return { kind: "system", code, syscall, path: String(path), message }
+  }
+  return { kind: "bug", message: String(error), stack: error instanceof Error ? error.stack : undefined }
+}
+
+const port = parentPort
+if (port === null) throw new Error("the layer worker is not started by hand")
+port.on("message", async ({ id, job, control }: Request) => {
+  let reply: Reply
+  try {
+    reply = { id, ok: true, answer: await perform(job, new Control(control)) }
+  } catch (error) {
+    reply = { id, ok: false, fault: faultOf(error) }
+  }
+  port.postMessage(reply)
+})

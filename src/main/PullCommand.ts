@@ -1,0 +1,84 @@
+import { Effect, Fiber, Layer, Option, Result } from "effect"
+import type { FileSystem } from "effect"
+import { Concurrency } from "../Download.ts"
+import * as OciLayout from "../OciLayout.ts"
+import { Hub } from "../progress/Hub.ts"
+import { keyOf, type PullEvent } from "../progress/PullEvent.ts"
+import * as Pull from "../Pull.ts"
+import { RegistryOptions } from "../registry/Registry.ts"
+import type { Link } from "../RootFs.ts"
+import * as Towline from "../Towline.ts"
+import * as Cli from "./Cli.ts"
+import * as Progress from "./Progress.ts"
+import * as Run from "./Run.ts"
+
+/** What the command line of `pull` says. */
+export interface PullFlags {
+  readonly references: ReadonlyArray<string>
+  readonly store: string
+  readonly platform: Option.Option<string>
+  readonly jobs: number
+  readonly rootfs: Option.Option<string>
+  readonly unpack: Option.Option<boolean>
+  readonly link: Link
+  readonly outputs: ReadonlyArray<string>
+  readonly insecure: ReadonlyArray<string>
+  readonly durability: "safe" | "fast"
+  readonly progress: Progress.Kind
+  readonly quiet: boolean
+  readonly json: boolean
+}
+
+const layouts = (flags: PullFlags) => Effect.forEach(flags.outputs, (output) => {
+  const path = output.startsWith("oci:") ? output.slice(4) : ""
+  return path === "" ? Effect.fail(new Cli.UsageError({ problem: `--output ${output} is not of the form oci:DIR` })) : Effect.succeed(path)
+})
+
+const resultOf = (image: Pull.PulledImage) => ({
+  reference: image.reference, digest: image.target.digest, manifest: image.manifest.digest, image: image.id, platform: image.platform,
+  changed: image.changed, layers: image.layers.map(({ blob, diffId }) => ({ digest: blob.digest, size: blob.size, diffId }))
+})
+
+/** The name an image gets in a layout: its tag, or its digest's hex. */
+const layoutName = (reference: string): string => /:([^:/@]+)$/.exec(reference)?.[1] ?? "latest"
+
+/** Pulls every reference; all are tried, and the first failure's exit code is given. */
+export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
+  const paths = yield* layouts(flags)
+  if (Option.isSome(flags.rootfs) && flags.references.length > 1) {
+    return yield* new Cli.UsageError({ problem: "--rootfs takes one reference at a time" })
+  }
+  const hub = new Hub<PullEvent>(keyOf)
+  const options: Pull.PullOptions = {
+    link: flags.link, blobs: paths.length > 0,
+    ...(Option.isSome(flags.platform) ? { platform: flags.platform.value } : {}),
+    ...(Option.isSome(flags.rootfs) ? { rootfs: flags.rootfs.value } : {}),
+    ...(Option.isSome(flags.unpack) ? { unpack: flags.unpack.value } : {})
+  }
+  const one = Effect.fnUntraced(function*(reference: string) {
+    const image = yield* Pull.pullWith(hub, reference, options)
+    yield* Effect.forEach(paths, (path) => OciLayout.write(image, path, layoutName(image.reference)), { discard: true })
+    return image
+  })
+  const all = Effect.forEach(flags.references, (reference) => Effect.map(Effect.result(one(reference)), (result) => ({ reference, result })), { concurrency: 4 })
+  const settings = Layer.mergeAll(
+    Layer.succeed(Concurrency, flags.jobs), Layer.succeed(Pull.Durability, flags.durability),
+    Layer.succeed(RegistryOptions, { insecure: new Set(flags.insecure) })
+  )
+  const shown = yield* Progress.show(flags.quiet ? "quiet" : flags.progress, hub.stream).pipe(Effect.forkChild({ startImmediately: true }))
+  const outcomes = yield* all.pipe(
+    Effect.provide(Towline.layer({ store: flags.store }).pipe(Layer.provideMerge(settings))),
+    Effect.ensuring(Effect.andThen(Effect.sync(() => hub.end()), Effect.ignore(Fiber.join(shown))))
+  )
+  let code = 0
+  for (const { reference, result } of outcomes) {
+    if (Result.isSuccess(result)) {
+      const image = result.success
+      yield* Cli.print(flags.json ? JSON.stringify(resultOf(image)) : flags.quiet ? image.target.digest : `${image.reference} ${image.target.digest}`)
+      continue
+    }
+    code = code === 0 ? Run.exitCode(result.failure) : code
+    yield* Cli.tell(`pull: ${flags.references.length > 1 ? `${reference}: ` : ""}${Run.sentence(result.failure)}`)
+  }
+  if (code !== 0) return yield* Effect.fail(new Run.Failed(code))
+}) satisfies (flags: PullFlags) => Effect.Effect<void, unknown, FileSystem.FileSystem>

@@ -1,0 +1,34 @@
+import { Effect } from "effect"
+import { Argument, Command, Flag } from "effect/cli"
+import * as Cli from "./Cli.ts"
+import { version } from "./version.ts"
+
+const command = Command.make("pull", {
+  references: Argument.String("reference").pipe(
+    Argument.withDescription("What to pull: name, name:tag, name@digest, host:port/name:tag"), Argument.variadic({ min: 1 })),
+  store: Cli.store,
+  platform: Flag.String("platform").pipe(Flag.withDescription("os/arch[/variant] to choose (default: this host's)"), Flag.withMetavar("OS/ARCH"), Flag.optional),
+  jobs: Flag.Int("jobs").pipe(Flag.withAlias("j"), Flag.withDescription("Blobs to fetch at a time, 1 to 64 (default: 4)"), Flag.withMetavar("N"), Flag.withDefault(4),
+    Flag.filter((jobs) => jobs >= 1 && jobs <= 64, (jobs) => `expected 1 to 64, not ${jobs}`)),
+  rootfs: Flag.Path("rootfs").pipe(Flag.withDescription("Write the image's root file system to a new or empty folder"), Flag.withMetavar("DIR"), Flag.optional),
+  unpack: Flag.Boolean("unpack").pipe(Flag.withDescription("Unpack the layers into the store (default: yes, unless --rootfs is given)"), Flag.optional),
+  link: Flag.Literals("link", ["auto", "reflink", "copy"]).pipe(
+    Flag.withDescription("How files of stored layers get into the root file system (default: auto, reflink where possible, else copy)"), Flag.withDefault("auto")),
+  outputs: Flag.String("output").pipe(Flag.withDescription("Also write the image as an OCI layout: oci:DIR (may be repeated)"), Flag.withMetavar("KIND:PATH"), Flag.atLeast(0)),
+  insecure: Flag.String("insecure").pipe(Flag.withDescription("A host[:port] that may be asked over plain HTTP (may be repeated)"), Flag.withMetavar("HOST"), Flag.atLeast(0)),
+  durability: Flag.Literals("durability", ["safe", "fast"]).pipe(
+    Flag.withDescription("safe: unpacked files outlive a power loss; fast: do not wait for them (default: safe)"), Flag.withDefault("safe")),
+  progress: Flag.Literals("progress", ["auto", "tty", "plain", "json", "events", "quiet"]).pipe(
+    Flag.withDescription("How progress is shown on stderr; json: as Docker's API; events: one event a line (default: auto)"), Flag.withDefault("auto")),
+  quiet: Flag.Boolean("quiet").pipe(Flag.withAlias("q"), Flag.withDescription("No progress; print the digest alone"), Flag.withoutNegation, Flag.withDefault(false)),
+  json: Cli.json
+}, (flags) => Effect.flatMap(Effect.promise(() => import("./PullCommand.ts")), ({ pull }) => pull(flags))).pipe(
+  Command.withDescription("Pull container images into a local store, verified and in parallel, without a daemon."),
+  Command.withExamples([
+    { command: "pull debian:12", description: "Pull an image of Docker Hub for this host's platform" },
+    { command: "pull 127.0.0.1:5000/app:1 --rootfs ./root", description: "Write its root file system to a folder" },
+    { command: "pull -q --platform linux/arm64 alpine:3.20 --output oci:./layout", description: "Write another platform's image as an OCI layout; print its digest alone" }
+  ])
+)
+
+Cli.main(command, version)

@@ -1,0 +1,107 @@
+import { Duration, Schema } from "effect"
+import type { VerifyError } from "../image/Descriptor.ts"
+
+/**
+ * Why a request got no usable answer: the name does not resolve; nobody listens; TLS failed (certificate or handshake);
+ * TLS was offered to a port that speaks plain HTTP; no route; the connection was lost; nothing came in time;
+ * the registry asked for a pause (429, or 503 with Retry-After); it answered with another failure status;
+ * it broke HTTP or the policy on redirects; its answer's body is not what the request was for.
+ */
+export const NetworkReason = Schema.Literals([
+  "unknown-host", "refused", "tls", "plain-http", "unreachable", "reset", "timeout", "rate-limited", "server", "protocol", "body"
+])
+
+const nextStep: Record<typeof NetworkReason.Type, string> = {
+  "unknown-host": "check the spelling of the host, and this machine's DNS",
+  refused: "check the host and port, and that the registry is running",
+  tls: "for a private certificate authority set NODE_EXTRA_CA_CERTS to its certificate",
+  "plain-http": "if plain HTTP is meant, name the host with --insecure",
+  unreachable: "check this machine's network and routes",
+  reset: "try again; what was already received is kept",
+  timeout: "try again; what was already received is kept",
+  "rate-limited": "wait, or log in for a higher limit, then try again",
+  server: "the fault is on the registry's side; try again later",
+  protocol: "check that this is a registry, and what stands between it and this machine",
+  body: "check that this is a registry, and what stands between it and this machine"
+}
+
+/**
+ * The network or the registry failed `host`. `detail` says what was seen, `status` is the HTTP status if one came,
+ * `transient` whether asking again may help, `retryAfter` how long the registry asked to wait.
+ */
+export class NetworkError extends Schema.TaggedError<NetworkError>()("NetworkError", {
+  host: Schema.String,
+  reason: NetworkReason,
+  detail: Schema.String,
+  transient: Schema.Boolean,
+  status: Schema.optionalKey(Schema.Int),
+  retryAfter: Schema.optionalKey(Schema.Duration)
+}) {
+  override get message() {
+    const pause = this.retryAfter === undefined ? "" : ` (it asks to wait ${Duration.format(this.retryAfter)})`
+    return `${this.host}: ${this.detail}${pause}; ${nextStep[this.reason]}`
+  }
+}
+
+/**
+ * The registry does not let us read `repository`: 401 after what could be tried, or 403 (`denied`). `credentials` says
+ * where those that were used come from, or "anonymous"; `detail` what the registry or the token server said.
+ */
+export class Unauthorized extends Schema.TaggedError<Unauthorized>()("Unauthorized", {
+  host: Schema.String,
+  repository: Schema.String,
+  denied: Schema.Boolean,
+  credentials: Schema.String,
+  detail: Schema.String
+}) {
+  override get message() {
+    const verb = this.denied ? "denies access to" : "does not authorise reading"
+    const next = this.credentials === "anonymous"
+      ? "check the name (registries answer so for repositories that do not exist), or log in (docker login writes config.json)"
+      : `check the credentials from ${this.credentials}`
+    return `${this.host} ${verb} ${this.repository}: ${this.detail}; ${next}`
+  }
+}
+
+/** The registry has no such `repository`, or in it no such manifest or blob (`name`: tag or digest). */
+export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", {
+  host: Schema.String,
+  what: Schema.Literals(["repository", "manifest", "blob"]),
+  repository: Schema.String,
+  name: Schema.String
+}) {
+  override get message() {
+    switch (this.what) {
+      case "repository":
+        return `${this.host} has no repository ${this.repository}; check the name`
+      case "manifest":
+        return `${this.host} has no ${this.name} in ${this.repository}; check the tag or digest`
+      case "blob":
+        return `${this.host} lacks the blob ${this.name} that an image in ${this.repository} names; the image is incomplete there and must be pushed again`
+    }
+  }
+}
+
+/** The answer for `subject` came and is refused by `rule`: too long, an HTML page instead of a manifest, an unknown encoding. */
+export class AnswerRefused extends Schema.TaggedError<AnswerRefused>()("AnswerRefused", {
+  host: Schema.String,
+  subject: Schema.String,
+  rule: Schema.String
+}) {
+  override get message() {
+    return `${this.host} sent something for ${this.subject} that is refused: ${this.rule}; check that this is a registry, and what stands between it and this machine`
+  }
+}
+
+/** The file `path` that should hold credentials cannot be used; `problem` says why, without any of its contents. */
+export class CredentialsError extends Schema.TaggedError<CredentialsError>()("CredentialsError", {
+  path: Schema.String,
+  problem: Schema.String
+}) {
+  override get message() {
+    return `the credentials file ${this.path} cannot be used: ${this.problem}; repair or remove it`
+  }
+}
+
+/** Everything a request to a registry can fail with. `VerifyError`: the bytes are not those of the digest asked for. */
+export type RegistryFailure = NetworkError | Unauthorized | NotFound | AnswerRefused | CredentialsError | VerifyError

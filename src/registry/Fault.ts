@@ -1,0 +1,92 @@
+import { NetworkError } from "./Errors.ts"
+
+const certificate: Record<string, string> = {
+  DEPTH_ZERO_SELF_SIGNED_CERT: "its certificate is self-signed and not trusted here",
+  SELF_SIGNED_CERT_IN_CHAIN: "its certificate comes from a self-signed authority that is not trusted here",
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: "its certificate comes from an authority that is not trusted here",
+  UNABLE_TO_GET_ISSUER_CERT: "its certificate comes from an authority that is not trusted here",
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "its certificate comes from an authority that is not trusted here",
+  CERT_HAS_EXPIRED: "its certificate has expired",
+  CERT_NOT_YET_VALID: "its certificate is not valid yet (is this machine's clock right?)",
+  CERT_REVOKED: "its certificate has been revoked",
+  CERT_UNTRUSTED: "its certificate is not trusted here",
+  CERT_REJECTED: "its certificate was rejected",
+  CERT_SIGNATURE_FAILURE: "its certificate's signature is wrong",
+  INVALID_PURPOSE: "its certificate is not for servers",
+  HOSTNAME_MISMATCH: "its certificate is for another name",
+  ERR_TLS_CERT_ALTNAME_INVALID: "its certificate is for another name"
+}
+
+/** `text` from outside, fit for a terminal line: control, format and separator characters become spaces, at most 300 characters. */
+export const printable = (text: string): string => {
+  const line = text.replace(/[\p{C}\p{Z}]+/gu, " ").trim()
+  return line.length > 300 ? `${line.slice(0, 300)}…` : line
+}
+
+const field = (value: unknown, name: string): unknown => typeof value === "object" && value !== null ? Reflect.get(value, name) : undefined
+
+/** The system's or library's own code for a failure, looked for in it, its causes and what it gathers; and its text. */
+const look = (cause: unknown): { readonly code: string; readonly text: string } => {
+  let at: unknown = cause
+  for (let depth = 0; depth < 8 && at !== undefined; depth++) {
+    const code = field(at, "code")
+    if (typeof code === "string" && code !== "UND_ERR") return { code, text: printable(String(field(at, "message") ?? "")) }
+    const gathered = field(at, "errors")
+    at = field(at, "cause") ?? field(field(at, "reason"), "cause") ?? (Array.isArray(gathered) ? gathered[0] : undefined)
+  }
+  return { code: "", text: printable(cause instanceof Error ? cause.message : String(cause)) }
+}
+
+/** Makes a failure of Node, undici or HttpClient, while asking `host` (`host[:port]`), the NetworkError it means. */
+export const fault = (host: string, cause: unknown): NetworkError => {
+  const { code, text } = look(cause)
+  const error = (reason: NetworkError["reason"], detail: string, transient: boolean) => new NetworkError({ host, reason, detail, transient })
+  const known = certificate[code]
+  if (known !== undefined) return error("tls", code === "ERR_TLS_CERT_ALTNAME_INVALID" ? `${known} (${text})` : `${known} (${code})`, false)
+  if (/wrong version number|packet length too long|http request|SSL_WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG/i.test(`${code} ${text}`))
+    return error("plain-http", "TLS was offered to a port that does not speak it (plain HTTP?)", false)
+  if (code === "EPROTO" || code.startsWith("ERR_SSL_") || code.startsWith("ERR_TLS_")) return error("tls", `the TLS handshake failed (${text})`, false)
+  switch (code) {
+    case "ENOTFOUND":
+    case "ENODATA":
+    case "EAI_NODATA":
+    case "EAI_NONAME":
+      return error("unknown-host", `the host name does not resolve (${code})`, false)
+    case "EAI_AGAIN":
+    case "EAI_FAIL":
+    case "ESERVFAIL":
+    case "ETIMEOUT":
+      return error("unknown-host", `the host name does not resolve: the name server did not answer (${code})`, true)
+    case "ECONNREFUSED":
+      return error("refused", "the connection was refused", true)
+    case "EHOSTUNREACH":
+    case "ENETUNREACH":
+    case "ENETDOWN":
+    case "EHOSTDOWN":
+      return error("unreachable", `there is no route to it (${code})`, true)
+    case "EADDRNOTAVAIL":
+    case "EACCES":
+    case "EPERM":
+    case "EINVAL":
+      return error("unreachable", `this machine does not let us connect (${code})`, false)
+    case "EMFILE":
+    case "ENFILE":
+      return error("unreachable", `this machine has no file descriptor left for a connection (${code})`, true)
+    case "UND_ERR_CONNECT_TIMEOUT":
+    case "ETIMEDOUT":
+      return error("timeout", "no connection in time", true)
+    case "UND_ERR_HEADERS_OVERFLOW":
+      return error("protocol", "the headers of its answer are too long", false)
+    case "UND_ERR_RES_CONTENT_LENGTH_MISMATCH":
+      return error("reset", "the body has not the length its headers say", true)
+    case "UND_ERR_INVALID_ARG":
+      return error("protocol", `the request cannot be made (${text})`, false)
+    case "ECONNRESET":
+    case "ECONNABORTED":
+    case "EPIPE":
+    case "UND_ERR_SOCKET":
+      return error("reset", /before secure TLS/.test(text) ? "the connection was closed during the TLS handshake" : `the connection was lost (${text || code})`, true)
+  }
+  if (code.startsWith("HPE_") || code === "UND_ERR_HTTP_PARSER") return error("protocol", `what it sent is not HTTP (${text})`, true)
+  return error("reset", `the connection was lost (${text || code || "no reason given"})`, true)
+}

@@ -1,0 +1,102 @@
+import { Clock, Duration, Effect, Option, Schema } from "effect"
+import { collect } from "./Body.ts"
+import { NetworkError, NotFound, type RegistryFailure, Unauthorized } from "./Errors.ts"
+import { printable } from "./Fault.ts"
+import type { Limits } from "./RetryPolicy.ts"
+import type { Answer } from "./Transport.ts"
+
+/** The longest error or token body that is read, in bytes. */
+export const documentCap = 1 << 20
+
+/** What a request was for, as its errors name it. */
+export interface Subject {
+  readonly what: "manifest" | "blob"
+  readonly repository: string
+  /** Tag or digest. */
+  readonly name: string
+  /** Where the credentials that were sent come from, or "anonymous". */
+  readonly credentials: string
+}
+
+/** What an error body says: the specification's codes, and one line for people. Both empty if it says nothing that can be read. */
+export interface Problem {
+  readonly codes: ReadonlyArray<string>
+  readonly text: string
+}
+
+const Text = Schema.optionalKey(Schema.NullOr(Schema.String))
+const ErrorBody = Schema.fromJsonString(Schema.Union([
+  Schema.Struct({ errors: Schema.NonEmptyArray(Schema.Struct({ code: Text, message: Text })) }),
+  Schema.Struct({ error: Schema.String, error_description: Text }),
+  Schema.Struct({ details: Schema.String }),
+  Schema.Struct({ message: Schema.String })
+]))
+
+const decodeProblem = (raw: Uint8Array): Problem => {
+  const body = Option.getOrUndefined(Schema.decodeUnknownOption(ErrorBody)(new TextDecoder().decode(raw)))
+  if (body === undefined) return { codes: [], text: "" }
+  if ("errors" in body) {
+    const codes = body.errors.flatMap(({ code }) => typeof code === "string" && /^[A-Z_]{1,64}$/.test(code) ? [code] : [])
+    return { codes, text: printable(body.errors.map(({ code, message }) => [code, message].filter(Boolean).join(": ")).join("; ")) }
+  }
+  if ("error" in body) return { codes: [], text: printable([body.error, body.error_description].filter(Boolean).join(": ")) }
+  return { codes: [], text: printable("details" in body ? body.details : body.message) }
+}
+
+/** Reads an error body leniently (distribution-spec, "Error Codes"; RFC 6749 5.2) and closes the answer. Never fails: pages, junk, cuts and silence say nothing. */
+export const problem = (answer: Answer, limits: Limits): Effect.Effect<Problem> =>
+  collect(answer.body, documentCap).pipe(
+    Effect.timeoutOption(limits.settle),
+    Effect.map((raw) => decodeProblem(Option.getOrUndefined(raw) ?? new Uint8Array())),
+    Effect.catch(() => Effect.succeed({ codes: [], text: "" })),
+    Effect.ensuring(answer.close)
+  )
+
+const httpDate = /^(?:[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT|[A-Z][a-z]{5,8}, \d{2}-[A-Z][a-z]{2}-\d{2} \d\d:\d\d:\d\d GMT|[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4})$/
+const dateOf = (text: string | undefined): number | undefined => {
+  if (text === undefined || !httpDate.test(text)) return undefined
+  const time = Date.parse(text.endsWith("GMT") ? text : `${text} GMT`)
+  return Number.isNaN(time) ? undefined : time
+}
+
+/**
+ * Retry-After in seconds or as an HTTP date in any of its three forms (RFC 9110, 10.2.3 and 5.6.7); a date counts from `date`, the
+ * answer's own Date, else from `now` (milliseconds since 1970). undefined: absent, or junk.
+ */
+export const retryAfter = (text: string | undefined, date: string | undefined, now: number): Duration.Duration | undefined => {
+  const value = text?.trim()
+  if (value === undefined) return undefined
+  if (/^\d+$/.test(value)) return Duration.seconds(Math.min(Number(value), 1e9))
+  const until = dateOf(value)
+  return until === undefined ? undefined : Duration.millis(Math.max(0, until - (dateOf(date?.trim()) ?? now)))
+}
+
+/** Turns an answer that is not what was asked for into the failure it means, and closes it. */
+export const refusal = Effect.fnUntraced(function*(answer: Answer, subject: Subject, limits: Limits): Effect.fn.Return<never, RegistryFailure> {
+  const { codes, text } = yield* problem(answer, limits)
+  const { host, status } = answer
+  const said = text === "" ? "" : `: ${text}`
+  const server = (transient: boolean) => new NetworkError({ host, reason: "server", status, transient, detail: `it answered ${status}${said}` })
+  // What another origin says after a redirect (an expired signature) is no word of the registry: asking it again gives a new one.
+  if (answer.moved && (status === 401 || status === 403)) return yield* server(true)
+  if (status === 401 || status === 403)
+    return yield* new Unauthorized({
+      host, repository: subject.repository, denied: status === 403, credentials: subject.credentials, detail: text === "" ? `it answered ${status}` : text
+    })
+  if (status === 404 || status === 410)
+    return yield* new NotFound({ host, what: codes.includes("NAME_UNKNOWN") ? "repository" : subject.what, repository: subject.repository, name: subject.name })
+  if (status === 429 || status === 503) {
+    const pause = retryAfter(answer.headers["retry-after"], answer.headers["date"], yield* Clock.currentTimeMillis)
+    const tooLong = pause !== undefined && Duration.isGreaterThan(pause, Duration.fromInputUnsafe(limits.pause))
+    return yield* new NetworkError({
+      host, status, transient: !tooLong, reason: status === 429 || pause !== undefined ? "rate-limited" : "server",
+      detail: `it answered ${status}${said}`, ...pause !== undefined && { retryAfter: pause }
+    })
+  }
+  if (status === 408 || status === 425 || (status >= 500 && status !== 501 && status !== 505 && status !== 511)) return yield* server(true)
+  if (status >= 300 && status < 400)
+    return yield* new NetworkError({ host, reason: "protocol", status, transient: false, detail: `it answered ${status} without a usable Location` })
+  if (status < 300)
+    return yield* new NetworkError({ host, reason: "protocol", status, transient: true, detail: `it answered ${status} where 200 was expected` })
+  return yield* server(false)
+})

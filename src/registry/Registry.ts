@@ -1,0 +1,179 @@
+import { Context, Effect, Exit, Layer, Result, Scope, type Stream } from "effect"
+import { createHash } from "node:crypto"
+import { Descriptor, VerifyError } from "../image/Descriptor.ts"
+import * as Digest from "../image/Digest.ts"
+import * as Auth from "./Auth.ts"
+import { bounded, collect } from "./Body.ts"
+import * as Coding from "./Coding.ts"
+import type { Credentials } from "./Credentials.ts"
+import { hostOf, RegistryOptions, schemes } from "./Endpoint.ts"
+import { AnswerRefused, NetworkError, type RegistryFailure } from "./Errors.ts"
+import { printable } from "./Fault.ts"
+import { refusal } from "./Refusal.ts"
+import * as RetryPolicy from "./RetryPolicy.ts"
+import { type Answer, Transport } from "./Transport.ts"
+
+/** Where an image lives: the registry's domain as references write it (`docker.io`, `localhost:5000`) and the path in it. */
+export interface Repository {
+  readonly domain: string
+  readonly path: string
+}
+
+/** A manifest exactly as sent: its bytes, their digest (of the algorithm asked for, else sha256), Content-Type without parameters, and the endpoint that sent it (`https://host:port`). */
+export interface ManifestAnswer {
+  readonly raw: Uint8Array
+  readonly contentType: string | undefined
+  readonly digest: Digest.Digest
+  readonly endpoint: string
+}
+
+/** A blob's bytes on their way: the first belongs at offset `from`. At most one byte more than the descriptor's size comes. */
+export interface BlobAnswer {
+  readonly from: number
+  readonly body: Stream.Stream<Uint8Array, NetworkError>
+}
+
+/** The longest manifest that is read, in bytes. */
+export const manifestCap = 4 << 20
+
+/** What a manifest request accepts: OCI and Docker schema2, single and list. */
+const accept = [
+  "application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json",
+  "application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.docker.distribution.manifest.v2+json"
+].join(", ")
+
+/** A v2/OCI registry client (distribution-spec 1.1, "Pull"). */
+export class Registry extends Context.Service<Registry, {
+  /** The manifest of a tag or digest, at most 4 MiB, checked against the digest asked for and Docker-Content-Digest. Retries by itself. */
+  readonly manifest: (repository: Repository, ref: string) => Effect.Effect<ManifestAnswer, RegistryFailure>
+  /**
+   * One GET of a blob from offset `from` (an expired token is renewed). The answer's `from` is 0 where the server did not honour the
+   * range. Errors of the body are transient `NetworkError`s. A `VerifyError` before any byte: the registry has another size for it.
+   */
+  readonly blob: (repository: Repository, blob: Descriptor, from: number) => Effect.Effect<BlobAnswer, RegistryFailure, Scope.Scope>
+}>()("registry/Registry") {
+  /** Keeps per host which scheme answered and what was granted; `RegistryOptions` and `Limits` are read when it is built. */
+  static readonly layer: Layer.Layer<Registry, never, Transport | Credentials> = Layer.effect(Registry, Effect.suspend(() => make))
+}
+
+/** The `host` that answered at `endpoint`, and how to say who asked. */
+interface Reached { readonly answer: Answer; readonly endpoint: string; readonly credentials: string }
+
+const digestOf = (algorithm: "sha256" | "sha512", raw: Uint8Array) => Digest.Digest.make(`${algorithm}:${createHash(algorithm).update(raw).digest("hex")}`)
+
+/** Where the range an answer holds begins, if it is one of a blob of `size` bytes and begins at `from` (RFC 9110, 14.4). */
+const holdsFrom = (answer: Answer, from: number, size: number): boolean => {
+  const [, first, last, total] = /^bytes (\d+)-(\d+)\/(\d+|\*)$/i.exec(answer.headers["content-range"]?.trim() ?? "") ?? []
+  return Number(first) === from && Number(last) >= from && Number(last) < size && (total === "*" || Number(total) === size)
+}
+
+const make = Effect.gen(function*() {
+  const transport = yield* Transport
+  const auth = yield* Auth.make
+  const { insecure } = yield* RegistryOptions
+  const limits = yield* RetryPolicy.Limits
+  const spoken = new Map<string, "https" | "http">()
+
+  /** One request, and what its 401s take: the last answer, whatever it is. */
+  const authorized = Effect.fnUntraced(function*(repository: Repository, origin: string, path: string, headers: Readonly<Record<string, string>>) {
+    const wanted = { origin, domain: repository.domain, path: repository.path }
+    let grant = yield* auth.known(wanted)
+    for (let fresh = 0;; fresh++) {
+      const answer = yield* transport.send({ url: `${origin}${path}`, headers, authorization: grant?.header })
+      if (answer.status !== 401 || answer.moved) return { answer, endpoint: origin, credentials: grant?.credentials ?? "anonymous" }
+      grant = yield* auth.answer(wanted, answer, grant, fresh)
+    }
+  })
+
+  /** The same by the scheme that answered before, else https, else http where that is allowed and https was not understood. */
+  const request = Effect.fnUntraced(function*(
+    repository: Repository, path: string, headers: Readonly<Record<string, string>>
+  ): Effect.fn.Return<Reached, RegistryFailure, Scope.Scope> {
+    const host = hostOf(repository.domain)
+    const past = spoken.get(host)
+    const allowed = past === undefined ? schemes(host, insecure) : [past]
+    const by = (scheme: "https" | "http") => Effect.tap(authorized(repository, `${scheme}://${host}`, path, headers), () =>
+      Effect.sync(() => { spoken.set(host, scheme) }))
+    if (!allowed.includes("http") || !allowed.includes("https")) return yield* by(allowed[0] ?? "https")
+    const first = yield* Effect.result(by("https"))
+    if (Result.isSuccess(first)) return first.success
+    const error = first.failure
+    if (error._tag !== "NetworkError" || error.host !== host || !isDeaf(error)) return yield* error
+    return yield* Effect.mapError(by("http"), (second) =>
+      error.reason !== "plain-http" && second._tag === "NetworkError" && second.reason === "refused" ? error : second)
+  })
+
+  const manifestOnce = Effect.fnUntraced(function*(repository: Repository, ref: string) {
+    const { answer, endpoint, credentials } = yield* request(repository, `/v2/${repository.path}/manifests/${ref}`, { accept })
+    const { host } = answer
+    if (answer.status !== 200) return yield* refusal(answer, { what: "manifest", repository: repository.path, name: ref, credentials }, limits)
+    const refuse = (rule: string) => new AnswerRefused({ host, subject: `the manifest ${ref} of ${repository.path}`, rule })
+    const contentType = answer.headers["content-type"]?.split(";")[0]?.trim().toLowerCase()
+    if (contentType === "text/html" || contentType === "application/xhtml+xml") return yield* refuse("it is an HTML page, not a manifest")
+    const coding = Coding.codingOf(answer.headers["content-encoding"])
+    if (Result.isFailure(coding)) return yield* refuse(`its Content-Encoding ${printable(coding.failure)} is unknown`)
+    const sent = yield* collect(answer.body, manifestCap)
+    if (sent === undefined) return yield* refuse(`it is longer than ${manifestCap} bytes`)
+    const raw = coding.success === undefined ? sent : Coding.undo(sent, coding.success, manifestCap)
+    if (raw === undefined) return yield* refuse(`it is not ${coding.success}, as its Content-Encoding says, or longer than ${manifestCap} bytes`)
+    if (raw.byteLength === 0) return yield* refuse("it is empty")
+    const digest = digestOf(Digest.is(ref) ? Digest.parts(ref).algorithm : "sha256", raw)
+    const claimed = answer.headers["docker-content-digest"]?.trim()
+    for (const expected of [ref, claimed]) {
+      if (!Digest.is(expected)) continue
+      const actual = digestOf(Digest.parts(expected).algorithm, raw)
+      if (actual === expected) continue
+      const size = raw.byteLength
+      return yield* new VerifyError({ expected: new Descriptor({ mediaType: contentType ?? "", digest: expected, size }), size, actual })
+    }
+    return { raw, contentType, digest, endpoint }
+  }, Effect.scoped)
+
+  const manifest = Effect.fn("Registry.manifest")((repository: Repository, ref: string) => manifestOnce(repository, ref).pipe(
+    Effect.retry(RetryPolicy.transient),
+    Effect.retry({ schedule: RetryPolicy.damaged, while: (error) => error._tag === "VerifyError" })
+  ))
+
+  const blob = Effect.fn("Registry.blob")(function*(
+    repository: Repository, blob: Descriptor, from: number
+  ): Effect.fn.Return<BlobAnswer, RegistryFailure, Scope.Scope> {
+    const path = `/v2/${repository.path}/blobs/${blob.digest}`
+    const get = (headers: Readonly<Record<string, string>>) => request(repository, path, { accept: "*/*", ...headers })
+    const ranged = from === 0 ? undefined : yield* get({ range: `bytes=${from}-` })
+    if (ranged?.answer.status === 206 && holdsFrom(ranged.answer, from, blob.size))
+      return { from, body: bounded(ranged.answer.body, blob.size - from, limits.settle) }
+    // Whatever else a range request gives but 200 or a refusal, is not continued: it is asked again for the whole.
+    const restart = ranged !== undefined && (ranged.answer.status === 206 || ranged.answer.status === 416)
+    if (restart) yield* ranged.answer.close
+    const { answer, credentials } = ranged === undefined || restart ? yield* get({}) : ranged
+    if (answer.status === 206 && !holdsFrom(answer, 0, blob.size))
+      return yield* new NetworkError({ host: answer.host, reason: "protocol", transient: true, status: 206, detail: "it sent a part that was not asked for" })
+    if (answer.status !== 200 && answer.status !== 206)
+      return yield* refusal(answer, { what: "blob", repository: repository.path, name: blob.digest, credentials }, limits)
+    const length = answer.headers["content-length"]
+    const coding = Coding.codingOf(answer.headers["content-encoding"])
+    // The type of a gzipped layer is often sent as its coding: where the length is the blob's, the bytes are the blob.
+    const plain = Result.isSuccess(coding) && coding.success === undefined || Number(length) === blob.size && length !== undefined
+    if (plain) {
+      // It is asked a second time and still has another size: no cut body, but another blob.
+      if (restart && length !== undefined && Number(length) !== blob.size) {
+        yield* answer.close
+        return yield* new VerifyError({ expected: blob, size: Math.min(Number(length), Number.MAX_SAFE_INTEGER) })
+      }
+      return { from: 0, body: bounded(answer.body, blob.size, limits.settle) }
+    }
+    if (Result.isFailure(coding)) {
+      yield* answer.close
+      return yield* new AnswerRefused({ host: answer.host, subject: `the blob ${blob.digest}`, rule: `its Content-Encoding ${printable(coding.failure)} is unknown` })
+    }
+    if (coding.success === undefined) return { from: 0, body: bounded(answer.body, blob.size, limits.settle) }
+    return { from: 0, body: bounded(Coding.undone(answer.body, coding.success, answer.host), blob.size, limits.settle) }
+  })
+
+  return Registry.of({ manifest, blob })
+})
+
+/** Whether https failed in a way plain HTTP may not: nobody listens there, or what listens does not speak TLS (some say nothing to it). */
+const isDeaf = (error: NetworkError) =>
+  error.reason === "plain-http" || error.reason === "refused" || (error.reason === "timeout" && error.detail === "no connection in time") ||
+  (error.reason === "reset" && error.detail.includes("TLS handshake"))

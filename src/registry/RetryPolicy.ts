@@ -1,0 +1,48 @@
+import { Context, Duration, Effect, Random, Schedule } from "effect"
+import type { RegistryFailure } from "./Errors.ts"
+
+/** How long to wait for what. */
+export interface Limits {
+  /** Until a connection stands, name look-up and TLS included. */
+  readonly connect: Duration.Input
+  /** From the request to the end of the answer's headers, connecting included. */
+  readonly headers: Duration.Input
+  /** Between two pieces of a body. */
+  readonly idle: Duration.Input
+  /** Bytes per second a body must reach on average over `rateWindow` of waiting for it. */
+  readonly minimumRate: number
+  readonly rateWindow: Duration.Input
+  /** For the end of a body after its last expected byte. */
+  readonly settle: Duration.Input
+  /** The longest Retry-After that is honoured; more fails at once. */
+  readonly pause: Duration.Input
+  /** What the waits of `transient` are multiplied by. */
+  readonly pace: number
+}
+
+/** The limits in force: connect 10 s, headers 30 s, idle body 30 s, 1 KiB/s over 60 s, 2 s for a body's end, Retry-After up to 60 s. */
+export const Limits = Context.Reference<Limits>("registry/Limits", {
+  defaultValue: () => ({
+    connect: "10 seconds", headers: "30 seconds", idle: "30 seconds", minimumRate: 1024, rateWindow: "60 seconds",
+    settle: "2 seconds", pause: "60 seconds", pace: 1
+  })
+})
+
+/** Five tries in a row without a new byte (it counts a whole run: begin it afresh when bytes came). Waits 250 ms doubling
+ *  to 10 s, times a uniform 0 to 1 (full jitter), and at least Retry-After (what exceeds `Limits.pause` is no longer transient). */
+export const transient = Schedule.min([Schedule.exponential("250 millis"), Schedule.spaced("10 seconds")]).pipe(
+  Schedule.upTo({ times: 4 }),
+  Schedule.setInputType<RegistryFailure>(),
+  Schedule.while(({ input }) => input._tag === "NetworkError" && input.transient),
+  Schedule.modifyDelay(({ duration, input }) =>
+    Effect.gen(function*() {
+      const share = yield* Random.next
+      const { pace } = yield* Limits
+      const asked = input._tag === "NetworkError" ? input.retryAfter ?? Duration.zero : Duration.zero
+      return Duration.max(Duration.times(duration, share * pace), asked)
+    })
+  )
+)
+
+/** A damaged blob is fetched once more. */
+export const damaged = Schedule.recurs(1)

@@ -1,0 +1,139 @@
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
+import { Context, Duration, Effect, Exit, Layer, Redacted, Scope, Semaphore, Stream } from "effect"
+import { HttpClient, HttpClientRequest, type HttpClientResponse } from "effect/http"
+import { rootCertificates } from "node:tls"
+import { guarded } from "./Body.ts"
+import { isListed, RegistryOptions } from "./Endpoint.ts"
+import { NetworkError } from "./Errors.ts"
+import { fault } from "./Fault.ts"
+import { Limits } from "./RetryPolicy.ts"
+
+/** One request: GET, or POST of `form` (`application/x-www-form-urlencoded`, may be secret) which follows no redirects. */
+export interface Request {
+  readonly url: string
+  readonly headers?: Readonly<Record<string, string>>
+  /** Sent to the origin of `url` only, whatever it redirects to. */
+  readonly authorization?: Redacted.Redacted | undefined
+  readonly form?: Redacted.Redacted
+}
+
+/** An answer whose headers are there. */
+export interface Answer {
+  readonly status: number
+  /** Lower-case names; headers sent twice are joined by `, `. */
+  readonly headers: Readonly<Record<string, string>>
+  /** `host[:port]` that gave it: not that of the request's URL if `moved`. */
+  readonly host: string
+  /** Whether another origin than the one asked answered. */
+  readonly moved: boolean
+  /** Bytes as sent, held to the idle time and the minimum rate. Reading it to the end, or leaving it, closes the answer. */
+  readonly body: Stream.Stream<Uint8Array, NetworkError>
+  /** Gives the connection back (a short rest of the body is read for that, else it is cut). So does the end of the scope. */
+  readonly close: Effect.Effect<void>
+}
+
+/** HTTP as registries need it. Redirects are followed here, the rest is told as it is: any status is an answer. */
+export class Transport extends Context.Service<Transport, {
+  /** Fails if there is no answer: with `NetworkError` of every reason but "rate-limited", "server" and "body". */
+  readonly send: (request: Request) => Effect.Effect<Answer, NetworkError, Scope.Scope>
+}>()("registry/Transport") {
+  /** Effect's HttpClient over undici: HTTP/1.1, a pool for each origin, no cookies, no trace headers, no proxy. */
+  static readonly layer = Layer.effect(Transport, Effect.suspend(() => make)).pipe(Layer.provide(Layer.suspend(() => client)))
+}
+
+const maximumRedirects = 10
+const redirects = new Set([301, 302, 303, 307, 308])
+/** Larger pieces cost less: each array of a body is one turn of its reader. */
+const highWaterMark = 1 << 20
+const drainCap = 1 << 16
+
+const client = Layer.unwrap(Effect.gen(function*() {
+  const { insecure, authorities } = yield* RegistryOptions
+  const { connect } = yield* Limits
+  // undici is only loaded when something is pulled: it is a third of the start-up time.
+  const undici = yield* Effect.promise(() => import("@effect/platform-node/Undici"))
+  return NodeHttpClient.layerUndiciNoDispatcher.pipe(Layer.provide(NodeHttpClient.layerDispatcherOptions({
+    pipelining: 1,
+    allowH2: false,
+    factory: (origin, options) => new undici.Pool(origin, {
+      ...options,
+      connect: {
+        timeout: Duration.toMillis(connect),
+        ...authorities.length > 0 && { ca: [...rootCertificates, ...authorities] },
+        ...isListed(new URL(origin).host, insecure) && { rejectUnauthorized: false }
+      }
+    })
+  })))
+}))
+
+const make = Effect.gen(function*() {
+  const http = HttpClient.withScope(yield* HttpClient.HttpClient)
+  const { connections } = yield* RegistryOptions
+  const limits = yield* Limits
+  const slots = new Map<string, Semaphore.Semaphore>()
+  const slotsOf = (origin: string) => {
+    const slot = slots.get(origin) ?? Semaphore.makeUnsafe(connections)
+    slots.set(origin, slot)
+    return slot
+  }
+  const ask = (request: Request, url: URL, trusted: boolean) => {
+    const secret = trusted ? request.authorization : undefined
+    const headers = {
+      "user-agent": "towline", "accept-encoding": "identity", ...request.headers,
+      ...secret !== undefined && { authorization: Redacted.value(secret) }
+    }
+    const plain = request.form === undefined
+      ? HttpClientRequest.get(url, { headers })
+      : HttpClientRequest.post(url, { headers }).pipe(HttpClientRequest.bodyText(Redacted.value(request.form), "application/x-www-form-urlencoded"))
+    return http.execute(plain).pipe(
+      Effect.mapError((cause) => fault(url.host, cause)),
+      Effect.timeoutOrElse({
+        duration: limits.headers,
+        orElse: () => Effect.fail(new NetworkError({
+          host: url.host, reason: "timeout", transient: true, detail: `no answer in ${Duration.format(Duration.fromInputUnsafe(limits.headers))}`
+        }))
+      }),
+      Effect.provideService(NodeHttpClient.UndiciOptions, { highWaterMark }),
+      Effect.provideService(HttpClient.TracerPropagationEnabled, false),
+      // A span of it would carry the URL, and those of redirects hold signatures.
+      Effect.provideService(HttpClient.TracerDisabledWhen, () => true)
+    )
+  }
+  const toAnswer = (response: HttpClientResponse.HttpClientResponse, url: URL, moved: boolean, scope: Scope.Closeable): Answer => {
+    const abort = Scope.close(scope, Exit.void)
+    const body = guarded(response.stream, { host: url.host, limits, abort, fault: (error) => fault(url.host, error) })
+    const close = Effect.suspend(() => {
+      let left = drainCap
+      return Stream.runForEachArray(Stream.takeWhile(body, () => left > 0), (chunks) => Effect.sync(() => { for (const chunk of chunks) left -= chunk.byteLength }))
+    }).pipe(Effect.timeoutOption(limits.settle), Effect.ignore, Effect.andThen(abort))
+    return { status: response.status, headers: response.headers, host: url.host, moved, body, close: Number(response.headers["content-length"] ?? 0) > drainCap ? abort : close }
+  }
+  const send = Effect.fnUntraced(function*(request: Request) {
+    const outer = yield* Effect.scope
+    const refuse = (url: URL, detail: string) => new NetworkError({ host: url.host, reason: "protocol", transient: false, detail })
+    if (!URL.canParse(request.url))
+      return yield* new NetworkError({ host: request.url.split("/")[2] ?? "", reason: "protocol", transient: false, detail: "this is not a usable host name" })
+    const first = new URL(request.url)
+    let url = first
+    let trusted = true
+    for (let hop = 0;; hop++) {
+      const scope = yield* Scope.fork(outer)
+      const response = yield* Scope.provide(scope)(Effect.gen(function*() {
+        yield* Semaphore.takeScoped(slotsOf(url.origin), 1)
+        return yield* ask(request, url, trusted)
+      })).pipe(Effect.onError(() => Scope.close(scope, Exit.void)))
+      const answer = toAnswer(response, url, url.origin !== first.origin, scope)
+      const location = response.headers["location"]
+      if (!redirects.has(response.status) || location === undefined || request.form !== undefined) return answer
+      yield* answer.close
+      if (!URL.canParse(location, url.href)) return yield* refuse(url, "it redirects to something that is no URL")
+      const next = new URL(location, url)
+      if (hop === maximumRedirects) return yield* refuse(url, `it redirects more than ${maximumRedirects} times`)
+      if (next.protocol !== "https:" && next.protocol !== "http:") return yield* refuse(url, "it redirects to something that is neither https nor http")
+      if (url.protocol === "https:" && next.protocol === "http:") return yield* refuse(url, "it redirects from https to plain HTTP, which is not followed")
+      if (next.origin !== url.origin) trusted = false
+      url = next
+    }
+  })
+  return Transport.of({ send })
+})

@@ -1,0 +1,107 @@
+import { Context, Effect, Layer, Option, Schema, type Scope } from "effect"
+import { createHash } from "node:crypto"
+import { constants, fstatSync } from "node:fs"
+import { type Descriptor, type VerifyError } from "../image/Descriptor.ts"
+import * as Digest from "../image/Digest.ts"
+import * as Disk from "./Disk.ts"
+import { StoreError } from "./Disk.ts"
+import { blobPath, Home, look } from "./Home.ts"
+import * as Ingest from "./Ingest.ts"
+
+/** The store has no such blob (or lost its file). */
+export class NotInStore extends Schema.TaggedError<NotInStore>()("NotInStore", { digest: Digest.Digest }) {
+  override get message() {
+    return `the store has no blob ${this.digest}: pull its image again`
+  }
+}
+
+/** A committed blob. */
+export interface Blob {
+  readonly digest: Digest.Digest
+  readonly size: number
+}
+
+/** An open committed blob: a descriptor for reading (closed with its scope), its size in bytes and its path. */
+export interface BlobFile {
+  readonly fd: number
+  readonly size: number
+  readonly path: string
+}
+
+const Size = Schema.Struct({ size: Schema.Int })
+
+const make = Effect.gen(function*() {
+  const home = yield* Home
+  const { root, db } = home
+  const { sql } = db
+  const held = new Set<string>()
+
+  const find = Effect.fn("BlobStore.find")(function*(digest: Digest.Digest) {
+    const [row] = yield* db.rows(Size, sql`SELECT size FROM blobs WHERE digest = ${digest} AND state = 'ready'`)
+    if (row === undefined) return Option.none<Blob>()
+    const path = blobPath(root, digest)
+    const stat = yield* Disk.call("read", path, () => look(path))
+    return stat?.isFile() && stat.size === row.size ? Option.some({ digest, size: row.size }) : Option.none<Blob>()
+  })
+
+  const ingest = (blob: Descriptor, options?: Ingest.IngestOptions) => Ingest.open(home, held, blob, options)
+
+  const open = Effect.fn("BlobStore.open")(function*(digest: Digest.Digest) {
+    const blob = yield* find(digest)
+    if (Option.isNone(blob)) return yield* new NotInStore({ digest })
+    const path = blobPath(root, digest)
+    const fd = yield* Disk.open(path, constants.O_RDONLY)
+    const { size } = yield* Disk.call("read", path, () => fstatSync(fd))
+    return { fd, size, path }
+  })
+
+  const read = Effect.fn("BlobStore.read")(function*(digest: Digest.Digest, cap: number) {
+    const { fd, size, path } = yield* open(digest)
+    if (size > cap) {
+      return yield* new StoreError({ operation: "read", path, detail: `it has ${size} bytes, and at most ${cap} are read at once` })
+    }
+    const bytes = new Uint8Array(size)
+    const { algorithm, hex } = Digest.parts(digest)
+    const hash = createHash(algorithm)
+    let taken = 0
+    yield* Disk.forEachPiece(fd, size, path, (piece, at) => {
+      bytes.set(piece, at)
+      taken = at + piece.byteLength
+      hash.update(piece)
+    })
+    if (taken === size && hash.digest("hex") === hex) return bytes
+    return yield* new StoreError({ operation: "read", path, detail: "its bytes no longer have its digest; run `graph check`, and pull the image again" })
+  }, Effect.scoped)
+
+  const put = Effect.fn("BlobStore.put")(function*(blob: Descriptor, bytes: Uint8Array) {
+    const coming = yield* ingest(blob)
+    if (coming.present) return
+    yield* Disk.attempt(() => {
+      if (coming.offset > 0) coming.restart()
+      coming.append(bytes)
+    })
+    yield* coming.commit
+  }, Effect.scoped)
+
+  return { find, ingest, open, read, put }
+})
+
+/** Bytes by digest, committed and verified, shared by all processes that use the store. */
+export class BlobStore extends Context.Service<BlobStore, {
+  /** The blob, if it is committed and its file is there with its size. Nothing is hashed. */
+  readonly find: (digest: Digest.Digest) => Effect.Effect<Option.Option<Blob>, StoreError>
+  /**
+   * The one ingest of `blob`: of all fibers and processes only one has it at a time, the others wait here until the blob
+   * is present (`ingest.present`: nothing to fetch) or the ingest is free. What an earlier owner left is taken over. Fails
+   * with `VerifyError` if the blob is present and has another size than `blob` says.
+   */
+  readonly ingest: (blob: Descriptor, options?: Ingest.IngestOptions) => Effect.Effect<Ingest.Ingest, StoreError | VerifyError, Scope.Scope>
+  /** Opens a committed blob for reading. */
+  readonly open: (digest: Digest.Digest) => Effect.Effect<BlobFile, StoreError | NotInStore, Scope.Scope>
+  /** All bytes of a committed blob of at most `cap` bytes, verified again. For manifests and configs. */
+  readonly read: (digest: Digest.Digest, cap: number) => Effect.Effect<Uint8Array, StoreError | NotInStore>
+  /** Stores bytes that are at hand, if they are not there yet. */
+  readonly put: (blob: Descriptor, bytes: Uint8Array) => Effect.Effect<void, StoreError | VerifyError>
+}>()("store/BlobStore") {
+  static readonly layer: Layer.Layer<BlobStore, never, Home> = Layer.effect(BlobStore, make)
+}

@@ -1,0 +1,119 @@
+import { Effect, Schema } from "effect"
+import { Migrator, SqlClient } from "effect/sql"
+import { StoreError } from "./Disk.ts"
+import type { Database } from "./Sqlite.ts"
+
+// One statement each: SQLite runs one at a time when prepared.
+const first = [
+  // A process (one opening of the store) that has something here: see Owner.ts. beat: milliseconds since 1970.
+  `CREATE TABLE owners (
+    token TEXT PRIMARY KEY, pid INTEGER NOT NULL, started TEXT NOT NULL, boot TEXT NOT NULL, namespace TEXT NOT NULL,
+    beat INTEGER NOT NULL
+  ) STRICT`,
+  // Committed bytes. deleting: its file is going; an ingest waits until the row is gone.
+  `CREATE TABLE blobs (
+    digest TEXT PRIMARY KEY, size INTEGER NOT NULL, state TEXT NOT NULL CHECK (state IN ('ready', 'deleting')),
+    since INTEGER NOT NULL
+  ) STRICT`,
+  // Unpacked layers. boot: the boot in which it was committed, for the state unsynced.
+  `CREATE TABLE layers (
+    diff_id TEXT PRIMARY KEY, size INTEGER NOT NULL, entries INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('unsynced', 'durable', 'deleting')), boot TEXT NOT NULL, since INTEGER NOT NULL
+  ) STRICT`,
+  `CREATE INDEX layers_unsynced ON layers (boot) WHERE state = 'unsynced'`,
+  // What a blob was found to hold.
+  `CREATE TABLE layer_blobs (blob TEXT PRIMARY KEY, diff_id TEXT NOT NULL, media_type TEXT NOT NULL, size INTEGER NOT NULL) STRICT`,
+  `CREATE INDEX layer_blobs_diff ON layer_blobs (diff_id)`,
+  `CREATE TABLE chains (chain_id TEXT PRIMARY KEY, parent TEXT REFERENCES chains, diff_id TEXT NOT NULL) STRICT`,
+  `CREATE INDEX chains_parent ON chains (parent)`,
+  `CREATE INDEX chains_diff ON chains (diff_id)`,
+  `CREATE TABLE images (
+    id TEXT PRIMARY KEY, parent TEXT REFERENCES images, kind TEXT NOT NULL CHECK (kind IN ('oci', 'schema2', 'schema1', 'v1')),
+    config_digest TEXT NOT NULL, config_type TEXT NOT NULL, config BLOB NOT NULL, chain TEXT REFERENCES chains,
+    manifest TEXT NOT NULL, compatibility BLOB, platform TEXT NOT NULL, created TEXT, since INTEGER NOT NULL
+  ) STRICT`,
+  `CREATE INDEX images_parent ON images (parent)`,
+  `CREATE INDEX images_chain ON images (chain)`,
+  `CREATE TABLE manifests (
+    digest TEXT PRIMARY KEY, media_type TEXT NOT NULL, size INTEGER NOT NULL,
+    image TEXT NOT NULL REFERENCES images ON DELETE CASCADE
+  ) STRICT`,
+  `CREATE INDEX manifests_image ON manifests (image)`,
+  // Every blob a manifest's image needs, itself included; diff_id is set for layers.
+  `CREATE TABLE manifest_blobs (
+    manifest TEXT NOT NULL REFERENCES manifests ON DELETE CASCADE,
+    role TEXT NOT NULL CHECK (role IN ('manifest', 'config', 'layer', 'index')), position INTEGER NOT NULL,
+    digest TEXT NOT NULL, media_type TEXT NOT NULL, size INTEGER NOT NULL, diff_id TEXT,
+    PRIMARY KEY (manifest, role, position, digest)
+  ) STRICT`,
+  `CREATE INDEX manifest_blobs_digest ON manifest_blobs (digest)`,
+  // Which manifest was chosen out of what a reference led to, for the platform asked for.
+  `CREATE TABLE resolutions (
+    target TEXT NOT NULL, wanted TEXT NOT NULL, manifest TEXT NOT NULL REFERENCES manifests ON DELETE CASCADE,
+    PRIMARY KEY (target, wanted)
+  ) STRICT`,
+  `CREATE INDEX resolutions_manifest ON resolutions (manifest)`,
+  `CREATE TABLE tags (
+    name TEXT NOT NULL, reference TEXT NOT NULL, image TEXT NOT NULL REFERENCES images, manifest TEXT NOT NULL REFERENCES manifests,
+    target TEXT NOT NULL, since INTEGER NOT NULL, PRIMARY KEY (name, reference)
+  ) STRICT`,
+  `CREATE INDEX tags_image ON tags (image)`,
+  `CREATE INDEX tags_manifest ON tags (manifest)`,
+  `CREATE TABLE tag_log (
+    id INTEGER PRIMARY KEY, at INTEGER NOT NULL, name TEXT NOT NULL, reference TEXT NOT NULL,
+    old_image TEXT, new_image TEXT, manifest TEXT
+  ) STRICT`,
+  `CREATE INDEX tag_log_tag ON tag_log (name, reference)`,
+  `CREATE TABLE origins (
+    digest TEXT NOT NULL, repository TEXT NOT NULL, endpoint TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (digest, repository)
+  ) STRICT`,
+  `CREATE TABLE leases (
+    id TEXT NOT NULL, digest TEXT NOT NULL, owner TEXT NOT NULL REFERENCES owners ON DELETE CASCADE, PRIMARY KEY (id, digest)
+  ) STRICT`,
+  `CREATE INDEX leases_digest ON leases (digest)`,
+  `CREATE INDEX leases_owner ON leases (owner)`,
+  // Every path that must not outlive its owner unseen; relative ones are in the store. No owner: void, the sweep's.
+  // doubtful: the last owner was not provably dead, and may still write to the file.
+  `CREATE TABLE ingests (
+    path TEXT PRIMARY KEY, kind TEXT NOT NULL CHECK (kind IN ('blob', 'layer', 'rootfs', 'removal-blob', 'removal-layer')),
+    owner TEXT REFERENCES owners ON DELETE SET NULL, digest TEXT, size INTEGER NOT NULL DEFAULT 0,
+    doubtful INTEGER NOT NULL DEFAULT 0, touched INTEGER NOT NULL
+  ) STRICT`,
+  `CREATE UNIQUE INDEX ingests_blob ON ingests (digest) WHERE kind = 'blob'`,
+  `CREATE INDEX ingests_digest ON ingests (digest)`,
+  `CREATE INDEX ingests_owner ON ingests (owner)`
+]
+
+const steps: ReadonlyArray<ReadonlyArray<string>> = [first]
+
+/** The version of the database this code writes. */
+export const version = steps.length
+
+const table = "migrations"
+
+const loader = Migrator.fromRecord(Object.fromEntries(steps.map((statements, index) => [
+  `${index + 1}_step`,
+  Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.forEach(statements, (statement) => sql.unsafe(statement), { discard: true }))
+])))
+
+const Latest = Schema.Struct({ latest: Schema.NullOr(Schema.Int) })
+const Count = Schema.Struct({ count: Schema.Int })
+
+/** Brings the database to `version`, in one transaction. A store of a newer version is refused. */
+export const migrate = Effect.fnUntraced(function*(db: Database, file: string) {
+  const { sql } = db
+  const [there] = yield* db.rows(Count, sql`SELECT count(*) AS count FROM sqlite_schema WHERE name = ${table}`)
+  const [row] = there?.count === 1 ? yield* db.rows(Latest, sql`SELECT max(migration_id) AS latest FROM ${sql(table)}`) : []
+  const latest = row?.latest ?? 0
+  if (latest === version) return
+  if (latest > version) {
+    return yield* new StoreError({
+      operation: "open", path: file,
+      detail: `this store was written by a newer towline (its version is ${latest}, this one knows ${version}); use that one, or another --store`
+    })
+  }
+  yield* Migrator.make({})({ loader, table }).pipe(
+    Effect.provideService(SqlClient.SqlClient, sql),
+    Effect.mapError((cause) => new StoreError({ operation: "prepare the database", path: file, cause }))
+  )
+})

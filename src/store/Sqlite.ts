@@ -1,0 +1,163 @@
+import { Context, Duration, Effect, Layer, Random, Schedule, Schema, type Scope, Semaphore, Stream } from "effect"
+import { Reactivity } from "effect/reactivity"
+import { SqlClient, SqlError, Statement } from "effect/sql"
+import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite"
+import { StoreError } from "./Disk.ts"
+
+/** Waits for another process's transaction: 10 ms doubling to 250 ms, times a uniform 0 to 1, 30 s in all. */
+export const busy = Schedule.min([Schedule.exponential("10 millis"), Schedule.spaced("250 millis")]).pipe(
+  Schedule.modifyDelay(({ duration }) => Effect.map(Random.next, (share) => Duration.times(duration, share))),
+  Schedule.upTo({ duration: "30 seconds" })
+)
+
+const isSqliteError = (error: unknown): error is Error & { readonly errcode: number } =>
+  error instanceof Error && "errcode" in error && typeof error.errcode === "number"
+
+const sqlError = (error: unknown) => {
+  const cause = isSqliteError(error) ? Object.assign(new Error(error.message, { cause: error }), { code: error.errcode, errno: error.errcode }) : error
+  return new SqlError.SqlError({
+    reason: SqlError.classifySqliteError(cause, { message: error instanceof Error ? error.message : String(error), operation: "execute" })
+  })
+}
+
+const attempt = <A>(run: () => A) => Effect.try({ try: run, catch: sqlError })
+
+type Connection = Effect.Success<SqlClient.SqlClient["reserve"]>
+type Rows = ReadonlyArray<Record<string, unknown>>
+
+const isInput = (value: unknown): value is SQLInputValue =>
+  value === null || ["string", "number", "bigint"].includes(typeof value) || ArrayBuffer.isView(value)
+
+const inputs = (params: ReadonlyArray<unknown>) => params.map((value) => {
+  if (isInput(value)) return value
+  throw new TypeError(`SQLite cannot store a ${typeof value}`)
+})
+
+/**
+ * One connection to the SQLite file for all fibers of a store: WAL, synchronous=FULL, foreign keys. SQLite blocks the
+ * event loop while it waits for a lock, so it waits 50 ms at most and `busy` does the rest, interruptibly.
+ */
+export const layerSqlite = (file: string): Layer.Layer<SqlClient.SqlClient, SqlError.SqlError> => Layer.effect(SqlClient.SqlClient, Effect.gen(function*() {
+  const db = yield* Effect.acquireRelease(
+    attempt(() => new DatabaseSync(file, { timeout: 50 })),
+    (db) => Effect.ignore(attempt(() => db.close()))
+  )
+  // A lone statement or BEGIN that failed changed nothing yet; inside a transaction only the whole may be run again.
+  const whenBusy = <A>(run: Effect.Effect<A, SqlError.SqlError>) =>
+    Effect.retry(run, { schedule: busy, while: (error) => error.reason._tag === "LockTimeoutError" && !db.isTransaction })
+  yield* whenBusy(attempt(() => db.exec("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON")))
+  const cache = new Map<string, StatementSync>()
+  const prepared = (sql: string) => {
+    const known = cache.get(sql)
+    if (known !== undefined) return known
+    if (cache.size > 500) cache.clear()
+    const statement = db.prepare(sql)
+    cache.set(sql, statement)
+    return statement
+  }
+  const objects = (sql: string, params: ReadonlyArray<unknown>, transform?: (<A extends object>(rows: ReadonlyArray<A>) => ReadonlyArray<A>)) =>
+    whenBusy(attempt((): Rows => {
+      const statement = prepared(sql)
+      statement.setReturnArrays(false)
+      const rows = statement.all(...inputs(params))
+      return transform === undefined ? rows : transform(rows)
+    }))
+  const arrays = (sql: string, params: ReadonlyArray<unknown>) =>
+    whenBusy(attempt((): ReadonlyArray<ReadonlyArray<unknown>> => {
+      const statement = prepared(sql)
+      statement.setReturnArrays(true)
+      return statement.all(...inputs(params)).map((row) => Array.isArray(row) ? row : Object.values(row))
+    }))
+  const connection: Connection = {
+    execute: objects,
+    executeRaw: objects,
+    executeUnprepared: objects,
+    executeValues: arrays,
+    executeValuesUnprepared: arrays,
+    executeStream: () => Stream.die(new Error("rows are not streamed from SQLite"))
+  }
+  const lock = yield* Semaphore.make(1)
+  const acquirer = Effect.as(Semaphore.takeScoped(lock, 1), connection)
+  // BEGIN is part of taking the connection, the one step of a transaction that can be interrupted: it is what waits.
+  const transactionAcquirer = Effect.gen(function*() {
+    yield* Semaphore.takeScoped(lock, 1)
+    yield* Effect.addFinalizer(() => Effect.ignore(attempt(() => db.isTransaction && db.exec("ROLLBACK"))))
+    yield* whenBusy(attempt(() => db.exec("BEGIN IMMEDIATE")))
+    return connection
+  })
+  return yield* SqlClient.make({
+    driver: "sqlite",
+    compiler: Statement.makeCompilerSqlite(),
+    spanAttributes: [],
+    acquirer,
+    transactionAcquirer,
+    beginTransaction: "SELECT 1",
+    prepareTransactionControls: true,
+    isTransaction: () => db.isTransaction
+  })
+})).pipe(Layer.provide(Reactivity.layer))
+
+const codes: Readonly<Record<number, string>> = { 8: "EROFS", 10: "EIO", 13: "ENOSPC" }
+const details: Readonly<Record<number, string>> = {
+  5: "other processes kept the store busy for 30 seconds; try again",
+  11: "the database is damaged; run `graph check`, or move the store away and pull again",
+  14: "the database file cannot be opened; check that the folder is yours and writable",
+  26: "this is not a towline database; name another folder with --store"
+}
+
+const errcodeOf = (error: SqlError.SqlError) => {
+  const { cause } = error.reason
+  return cause instanceof Error && "errno" in cause && typeof cause.errno === "number" ? cause.errno & 0xff : undefined
+}
+
+/** The SQLite file as the store uses it: errors are `StoreError`, rows are decoded. */
+export interface Database {
+  readonly sql: SqlClient.SqlClient
+  /** Runs `body` in one BEGIN IMMEDIATE transaction. It may wait for other processes, interruptibly. Only SQL and quick file calls belong inside. */
+  readonly transaction: <A, E, R>(body: Effect.Effect<A, E, R>) => Effect.Effect<A, Exclude<E, SqlError.SqlError> | StoreError, R>
+  /** Runs a statement whose rows do not matter. */
+  readonly run: (statement: Effect.Effect<unknown, SqlError.SqlError>) => Effect.Effect<void, StoreError>
+  /** Runs a statement and decodes its rows. */
+  readonly rows: <S extends Schema.ConstraintDecoder<unknown>>(
+    schema: S, statement: Effect.Effect<ReadonlyArray<unknown>, SqlError.SqlError>
+  ) => Effect.Effect<ReadonlyArray<S["Type"]>, StoreError>
+}
+
+/** Opens the database `file`; it closes with the scope. */
+export const open = (file: string): Effect.Effect<Database, StoreError, Scope.Scope> => Effect.gen(function*() {
+  const refuse = (error: unknown) => {
+    if (error instanceof StoreError) return error
+    const errcode = error instanceof SqlError.SqlError ? errcodeOf(error) : undefined
+    const code = errcode === undefined ? undefined : codes[errcode]
+    const detail = errcode === undefined ? undefined : details[errcode]
+    return new StoreError({
+      operation: "use the database", path: file, cause: error, ...(code && { code }), ...(detail && { detail })
+    })
+  }
+  const isSql = (error: unknown): error is SqlError.SqlError => error instanceof SqlError.SqlError
+  const stored = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, Exclude<E, SqlError.SqlError> | StoreError, R> =>
+    Effect.catchIf(effect, isSql, (error) => Effect.fail(refuse(error)))
+  const decoders = new WeakMap<object, unknown>()
+  const decoderOf = <S extends Schema.ConstraintDecoder<unknown>>(schema: S) => {
+    const make = () => Schema.decodeUnknownEffect(Schema.Array(schema))
+    const known = decoders.get(schema) as ReturnType<typeof make> | undefined
+    if (known !== undefined) return known
+    const decoder = make()
+    decoders.set(schema, decoder)
+    return decoder
+  }
+  const context = yield* stored(Layer.build(layerSqlite(file)))
+  const sql = Context.get(context, SqlClient.SqlClient)
+  return {
+    sql,
+    transaction: (body) => stored(sql.withTransaction(body)),
+    run: (statement) => Effect.asVoid(stored(statement)),
+    rows: (schema, statement) => stored(statement).pipe(
+      Effect.flatMap(decoderOf(schema)),
+      Effect.mapError((error) => error instanceof StoreError ? error : new StoreError({
+        operation: "read the database", path: file, cause: error,
+        detail: `a row is not what this version writes (${error.message}); run \`graph check\``
+      }))
+    )
+  }
+})

@@ -1,0 +1,27 @@
+import { Layer } from "effect"
+import { BlobStore } from "./BlobStore.ts"
+import type { StoreError } from "./Disk.ts"
+import { Graph } from "./Graph.ts"
+import * as Home from "./Home.ts"
+import { LayerStore } from "./LayerStore.ts"
+import { Leases } from "./Leases.ts"
+import { sweep } from "./Sweep.ts"
+
+export { Remover } from "./Home.ts"
+
+/** What a store provides. */
+export type Services = BlobStore | LayerStore | Graph | Leases
+
+/** Where the store is; its folder is made if it is not there. */
+export interface StoreOptions {
+  readonly path: string
+}
+
+/**
+ * Opens the store (refusing one that others may look into, or that a newer version wrote), removes what dead processes
+ * left, and provides its services. Closing waits for removals; trees are removed by `Remover`.
+ */
+export const layer = ({ path }: StoreOptions): Layer.Layer<Services, StoreError> =>
+  Layer.mergeAll(BlobStore.layer, LayerStore.layer, Graph.layer, Leases.layer).pipe(
+    Layer.provide(Layer.provideMerge(Layer.effectDiscard(sweep), Home.layer(path)))
+  )

@@ -1,0 +1,16 @@
+/**
+ * The test kit: images as data, and an in-process registry that serves them over real HTTP with faults as data.
+ *
+ * ```ts
+ * const registry = yield* TestRegistry.make()
+ * registry.put("demo", "latest", ImageBuilder.demo())
+ * registry.script([{ match: { kind: "blob", nth: 1 }, do: Fault.cutAt(1000) }])
+ * // pull `${registry.host}/demo`, then look at registry.requests
+ * ```
+ */
+export * as Archive from "./Archive.ts"
+export * as Certificate from "./Certificate.ts"
+export * as Fault from "./Fault.ts"
+export * as ImageBuilder from "./ImageBuilder.ts"
+export { TestRegistry, type Auth, type LoggedRequest, type TestRegistryOptions } from "./TestRegistry.ts"
+export type { IssuedToken, TokenServer, TokenServerOptions } from "./TokenServer.ts"
