@@ -78,6 +78,13 @@ const document = Effect.fnUntraced(function*(repository: Repository, descriptor:
   return { raw: answer.raw, contentType: answer.contentType }
 })
 
+/** The config's bytes: from the store, else from the registry. */
+const configOf = Effect.fnUntraced(function*(repository: Repository, config: Descriptor) {
+  const blobs = yield* BlobStore
+  if (Option.isSome(yield* blobs.find(config.digest))) return yield* blobs.read(config.digest, documentCap)
+  return yield* Download.small(repository, config, documentCap, digestAs(config.digest))
+})
+
 /** What the reference itself leads to: a digest that is in the store needs no request. */
 const target = Effect.fnUntraced(function*(repository: Repository, reference: Reference.Reference) {
   const blobs = yield* BlobStore
@@ -122,9 +129,14 @@ export const make = Effect.fn("PullPlan.make")(function*(text: string, options: 
 
   const descend = Effect.fnUntraced(function*(
     doc: Manifest.Document, raw: Uint8Array, descriptor: Descriptor, depth: number
-  ): Effect.fn.Return<Option.Option<{ readonly manifest: Manifest.ImageManifest; readonly descriptor: Descriptor }>, PlanFailure, PlanServices> {
+  ): Effect.fn.Return<Option.Option<Found>, PlanFailure, PlanServices> {
     documents.push(new PlannedDocument({ descriptor, raw }))
-    if (doc._tag === "Image") return Option.some({ manifest: doc, descriptor })
+    if (doc._tag === "Image") {
+      const manifest = yield* Effect.fromResult(Manifest.checkImage(doc))
+      const configRaw = yield* configOf(repository, manifest.config)
+      const config = yield* Effect.fromResult(Result.flatMap(ImageConfig.decode(configRaw), (config) => ImageConfig.fits(config, manifest)))
+      return Option.some({ manifest, descriptor, config, configRaw })
+    }
     entries += doc.manifests.length
     if (depth >= depthCap || entries > entryCap) {
       return yield* new Manifest.ManifestRefused({
@@ -143,7 +155,8 @@ export const make = Effect.fn("PullPlan.make")(function*(text: string, options: 
       const fetched = yield* document(repository, child)
       const kept = documents.length
       const found = yield* descend(yield* decode(fetched.raw, { ...fetched, descriptor: child }), fetched.raw, child, depth + 1)
-      if (Option.isSome(found)) return found
+      // Where the index names no platform, the config does.
+      if (Option.isSome(found) && (next.platform !== undefined || Platform.distance(wanted, found.value.config.platform) !== undefined)) return found
       documents.length = kept
     }
     return Option.none()
@@ -156,12 +169,7 @@ export const make = Effect.fn("PullPlan.make")(function*(text: string, options: 
       available: [...new Set(candidates.map(({ platform }) => platform).filter((platform) => platform !== "unknown" && platform !== "unknown/unknown"))]
     })
   }
-  const { descriptor, manifest } = found.value
-  const configRaw = yield* Effect.flatMap(BlobStore, (blobs) => blobs.find(manifest.config.digest)).pipe(Effect.flatMap((there) =>
-    Option.isSome(there)
-      ? Effect.flatMap(BlobStore, (blobs) => blobs.read(manifest.config.digest, documentCap))
-      : Download.small(repository, manifest.config, documentCap, digestAs(manifest.config.digest))))
-  const config = yield* Effect.fromResult(Result.flatMap(ImageConfig.decode(configRaw), (config) => ImageConfig.fits(config, manifest)))
+  const { config, configRaw, descriptor, manifest } = found.value
   documents.push(new PlannedDocument({ descriptor: manifest.config, raw: configRaw }))
   const diffIds = config.rootfs.diffIds
   const layers = yield* states(manifest.layers.flatMap((blob, index) => {
@@ -176,5 +184,11 @@ export const make = Effect.fn("PullPlan.make")(function*(text: string, options: 
   })
 })
 
+interface Found {
+  readonly manifest: Manifest.ImageManifest
+  readonly descriptor: Descriptor
+  readonly config: ImageConfig.ImageConfig
+  readonly configRaw: Uint8Array
+}
 type PlanServices = BlobStore | LayerStore | Registry
-type PlanFailure = Effect.Error<ReturnType<typeof document>> | Manifest.ManifestRefused
+type PlanFailure = Effect.Error<ReturnType<typeof document>> | Effect.Error<ReturnType<typeof configOf>> | Manifest.ManifestRefused

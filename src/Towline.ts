@@ -5,7 +5,7 @@ import { Workers } from "./layer/Workers.ts"
 import { Layers, perform } from "./Layers.ts"
 import { Credentials } from "./registry/Credentials.ts"
 import { Registry } from "./registry/Registry.ts"
-import * as Transport from "./registry/Transport.ts"
+import { Transport } from "./registry/Transport.ts"
 import * as Store from "./store/Store.ts"
 
 /** What the whole is made from. */
@@ -14,13 +14,17 @@ export interface TowlineOptions {
   readonly store: string
 }
 
-/** The whole: a store, a registry client, the workers, and what shares their work. Needs a FileSystem for the credentials file. */
-export const layer = (options: TowlineOptions) => {
+/** The store alone, for programs that ask no registry. Its trees are removed by the workers. */
+export const layerStore = (options: TowlineOptions) => {
   const remover = Layer.effect(Store.Remover, Effect.map(Effect.context<Workers>(), (context) => (path: string) =>
     perform<"remove">({ kind: "remove", path }, path, new Control()).pipe(
       Effect.catchTags({ LayerRefused: Effect.die, JobStopped: Effect.die }), Effect.provideContext(context))))
-  const store = Store.layer({ path: options.store }).pipe(Layer.provide(remover))
+  return Store.layer({ path: options.store }).pipe(Layer.provide(remover))
+}
+
+/** The whole: a store, a registry client, the workers, and what shares their work. Needs a FileSystem for the credentials file. */
+export const layer = (options: TowlineOptions) => {
   const registry = Registry.layer.pipe(Layer.provide(Layer.mergeAll(Transport.layer, Credentials.layer)))
-  const base = Layer.mergeAll(store, registry).pipe(Layer.provideMerge(Workers.layer))
+  const base = Layer.mergeAll(layerStore(options), registry).pipe(Layer.provideMerge(Workers.layer))
   return Layers.layer.pipe(Layer.provideMerge(Download.Downloads.layer), Layer.provideMerge(base))
 }

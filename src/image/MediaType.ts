@@ -42,3 +42,15 @@ export const layerCompression = (mediaType: string): "none" | "gzip" | "zstd" | 
 /** Whether registries need not hold the layer's blob (foreign or nondistributable: it has `urls`). */
 export const isForeign = (mediaType: string): boolean =>
   layerCompression(mediaType) !== undefined && /\.(?:foreign|nondistributable)\./.test(mediaType)
+
+const inOci: Partial<Record<string, string>> = {
+  [dockerManifest]: ociManifest, [dockerList]: ociIndex, [dockerConfig]: ociConfig
+}
+
+/** OCI's name for the same bytes; types OCI has no other name for stay as they are. */
+export const asOci = (mediaType: string): string => {
+  const compression = layerCompression(mediaType)
+  if (compression === undefined || !mediaType.startsWith("application/vnd.docker.")) return inOci[mediaType] ?? mediaType
+  const kind = isForeign(mediaType) ? "layer.nondistributable" : "layer"
+  return `application/vnd.oci.image.${kind}.v1.tar${compression === "none" ? "" : `+${compression}`}`
+}

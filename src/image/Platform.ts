@@ -98,7 +98,7 @@ const architectures = new Set([
  */
 export const parse = (input: string, host: Platform = make("linux", "amd64", "")): Result.Result<Platform, InvalidPlatform> => {
   const invalid = (reason: string) => Result.fail(new InvalidPlatform({ input, reason }))
-  const [system = "", ...cpu] = input.length > 300 ? [] : input.split("/")
+  const [system = "", ...cpu] = input.length > 128 ? [] : input.split("/")
   const match = /^([A-Za-z0-9_.-]+)(?:\(([A-Za-z0-9_.-]+)\))?$/.exec(system)
   if (match === null || !cpu.every((part) => /^[A-Za-z0-9_.-]+$/.test(part))) {
     return invalid("its parts are letters, digits, `_`, `.` and `-`, with one `/` between them")
@@ -199,25 +199,21 @@ const unfit = ({ mediaType, annotations, artifactType, platform }: Entry): strin
  * also older variants, nearest first. On a tie the first entry wins. Attestations, artifacts and unknown/unknown never do.
  */
 export const choose = <E extends Entry>(wanted: Platform, entries: ReadonlyArray<E>): Choice<E> => {
-  const judged = entries.map((entry) => {
+  const judged = entries.map((entry, index) => {
     const reason = unfit(entry)
     const far = reason !== undefined ? undefined : entry.platform === undefined ? Infinity : distance(wanted, entry.platform)
-    return { entry, far, reason: reason ?? `for another platform: ${entry.platform === undefined ? "none" : print(normalize(entry.platform))}` }
+    return { entry, index, far, reason: reason ?? `for another platform: ${entry.platform === undefined ? "none" : print(normalize(entry.platform))}` }
   })
-  const ranked = judged.flatMap(({ entry, far }) => far === undefined ? [] : [{ entry, far }])
-    .sort((a, b) => a.far === b.far ? 0 : a.far - b.far)
-  const chosen = ranked[0]?.entry
+  const ranked = judged.flatMap(({ entry, index, far }) => far === undefined ? [] : [{ entry, index, far }])
+    .sort((a, b) => a.far === b.far ? a.index - b.index : a.far - b.far)
+  const [best] = ranked
   return {
-    chosen,
+    chosen: best?.entry,
     ranked: ranked.map(({ entry }) => entry),
-    candidates: judged.map(({ entry, far, reason }) => ({
+    candidates: judged.map(({ entry, index, far, reason }) => ({
       descriptor: entry,
       platform: entry.platform,
-      lost: entry === chosen ? undefined : far === undefined ? reason : "another entry fits better or comes first"
+      lost: index === best?.index ? undefined : far === undefined ? reason : "another entry fits better or comes first"
     }))
   }
 }
-
-/** The platforms an index offers, for `NoPlatform`: printed, each once, in the document's order. */
-export const available = (entries: ReadonlyArray<Entry>): ReadonlyArray<string> =>
-  [...new Set(entries.flatMap((entry) => unfit(entry) !== undefined || entry.platform === undefined ? [] : [print(normalize(entry.platform))]))]

@@ -131,7 +131,10 @@ export class Journal {
     if (siblings?.delete(path) === true && siblings.size === 0) this.ghosts.delete(folder)
     const inside = this.ghosts.get(path)
     this.ghosts.delete(path)
-    if (inside !== undefined) for (const name of inside) this.dropped(name)
+    for (const name of inside ?? []) {
+      this.links.delete(name)
+      this.unset.delete(name)
+    }
   }
 
   counts(): UnsetCounts {

@@ -90,9 +90,10 @@ export class TarReader {
         case "padding": at += this.takePadding(chunk, at); break
         case "drain":
           this.position += chunk.byteLength - at
-          return
+          at = chunk.byteLength
       }
     }
+    this.checkTotal(0) // what sparse files claimed in between
   }
 
   /** Says that the archive has no more bytes. */

@@ -1,5 +1,5 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { Console, Effect, Layer, Logger, Option, Schema } from "effect"
+import { Effect, Layer, Logger, Option, Schema } from "effect"
 import { CliConfig, CliOutput, Command, Flag, GlobalFlag } from "effect/cli"
 import { homedir } from "node:os"
 import { join } from "node:path"
@@ -49,5 +49,3 @@ export const main = <Name extends string, Input, Context, E>(command: Command.Co
     Effect.provideService(Logger.LogToStderr, true), Effect.provide(environment))
   Run.run(command.name, program)
 }
-
-void Console

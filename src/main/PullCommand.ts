@@ -5,7 +5,7 @@ import * as OciLayout from "../OciLayout.ts"
 import { Hub } from "../progress/Hub.ts"
 import { keyOf, type PullEvent } from "../progress/PullEvent.ts"
 import * as Pull from "../Pull.ts"
-import { RegistryOptions } from "../registry/Registry.ts"
+import { RegistryOptions } from "../registry/Endpoint.ts"
 import type { Link } from "../RootFs.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
@@ -63,7 +63,7 @@ export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
   const all = Effect.forEach(flags.references, (reference) => Effect.map(Effect.result(one(reference)), (result) => ({ reference, result })), { concurrency: 4 })
   const settings = Layer.mergeAll(
     Layer.succeed(Concurrency, flags.jobs), Layer.succeed(Pull.Durability, flags.durability),
-    Layer.succeed(RegistryOptions, { insecure: new Set(flags.insecure) })
+    Layer.effect(RegistryOptions, Effect.map(RegistryOptions, (options) => ({ ...options, insecure: flags.insecure })))
   )
   const shown = yield* Progress.show(flags.quiet ? "quiet" : flags.progress, hub.stream).pipe(Effect.forkChild({ startImmediately: true }))
   const outcomes = yield* all.pipe(

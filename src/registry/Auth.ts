@@ -51,7 +51,8 @@ export const decodeToken = (raw: Uint8Array): { readonly token: Redacted.Redacte
   const body = Option.getOrUndefined(Schema.decodeUnknownOption(TokenBody)(new TextDecoder().decode(raw)))
   const token = body?.token || body?.access_token
   if (!token || !/^[\x21-\x7e]+$/.test(token)) return undefined
-  const claimed = Number(body?.expires_in ?? defaultLifetime)
+  const said = body?.expires_in
+  const claimed = typeof said === "number" || typeof said === "string" ? Number(said) : defaultLifetime
   return { token: Redacted.make(token), lifetime: claimed >= 1 ? Math.min(claimed, longestLifetime) : defaultLifetime }
 }
 
@@ -113,7 +114,7 @@ export const make: Effect.Effect<Auth, never, Transport | Credentials> = Effect.
     if (answer.status !== 200) {
       const error = yield* Effect.flip(refusal(answer, { what: "manifest", repository: wanted.path, name: "token", credentials: source }, limits))
       return yield* error._tag === "NotFound"
-        ? new NetworkError({ host: realm.host, reason: "server", status: answer.status, transient: false, detail: `the token server answered ${answer.status}` })
+        ? new NetworkError({ host: realm.host, reason: "server", phase: "headers", status: answer.status, transient: false, detail: `the token server answered ${answer.status}` })
         : error
     }
     const raw = yield* collect(answer.body, documentCap)

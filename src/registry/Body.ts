@@ -34,7 +34,7 @@ class Watch {
     return left
   }
   private fail(detail: string) {
-    return this.expired = new NetworkError({ host: this.host, reason: "timeout", detail, transient: true })
+    return this.expired = new NetworkError({ host: this.host, reason: "timeout", detail, transient: true, phase: "body" })
   }
 }
 

@@ -32,5 +32,5 @@ export const undo = (raw: Uint8Array, coding: Coding, cap: number): Uint8Array |
 export const undone = (body: Stream.Stream<Uint8Array, NetworkError>, coding: Coding, host: string): Stream.Stream<Uint8Array, NetworkError> =>
   NodeStream.pipeThroughDuplex(body, {
     evaluate: () => codings[coding].create(),
-    onError: () => new NetworkError({ host, reason: "body", transient: true, detail: `its body says Content-Encoding: ${coding} and is not` })
+    onError: () => new NetworkError({ host, reason: "body", transient: true, phase: "body", detail: `its body says Content-Encoding: ${coding} and is not` })
   })

@@ -1,4 +1,4 @@
-import { Config, Context, Effect, FileSystem, Layer, Option, Redacted, Result, Schema } from "effect"
+import { Config, ConfigProvider, Context, Effect, FileSystem, Layer, Option, Redacted, Result, Schema } from "effect"
 import { hostOf } from "./Endpoint.ts"
 import { CredentialsError } from "./Errors.ts"
 
@@ -63,6 +63,7 @@ export class Credentials extends Context.Service<Credentials, {
   /** From `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`. */
   static readonly layer: Layer.Layer<Credentials, never, FileSystem.FileSystem> = Layer.effect(Credentials, Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
+    const provider = yield* ConfigProvider.ConfigProvider
     const load = Effect.gen(function*() {
       const folder = Option.getOrElse(yield* Config.option(Config.String("DOCKER_CONFIG")), () => "")
       const home = Option.getOrElse(yield* Config.option(Config.String("HOME")), () => "")
@@ -75,8 +76,11 @@ export class Credentials extends Context.Service<Credentials, {
       )
       return Option.isNone(content) ? new Map<string, Found>() : yield* Effect.fromResult(decode(path, content.value))
     })
-    const all = yield* Effect.cached(Effect.catchTag(load, "ConfigError", () =>
-      Effect.fail(new CredentialsError({ path: "DOCKER_CONFIG", problem: "the setting cannot be read" }))))
+    const all = yield* load.pipe(
+      Effect.catchTag("ConfigError", () => Effect.fail(new CredentialsError({ path: "$DOCKER_CONFIG", problem: "the variable cannot be read" }))),
+      Effect.provideService(ConfigProvider.ConfigProvider, provider),
+      Effect.cached
+    )
     return Credentials.of({ find: (domain) => Effect.map(all, (found) => Option.fromUndefinedOr(found.get(hostOf(domain)))) })
   }))
 

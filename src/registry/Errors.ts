@@ -26,14 +26,15 @@ const nextStep: Record<typeof NetworkReason.Type, string> = {
 }
 
 /**
- * The network or the registry failed `host`. `detail` says what was seen, `status` is the HTTP status if one came,
- * `transient` whether asking again may help, `retryAfter` how long the registry asked to wait.
+ * The network or the registry failed `host`. `detail` says what was seen, `transient` whether asking again may help, `phase` how
+ * far the request was (connect: name, TCP and TLS), `status` is the HTTP status if one came, `retryAfter` how long the registry asked to wait.
  */
 export class NetworkError extends Schema.TaggedError<NetworkError>()("NetworkError", {
   host: Schema.String,
   reason: NetworkReason,
   detail: Schema.String,
   transient: Schema.Boolean,
+  phase: Schema.optionalKey(Schema.Literals(["connect", "headers", "body"])),
   status: Schema.optionalKey(Schema.Int),
   retryAfter: Schema.optionalKey(Schema.Duration)
 }) {

@@ -29,7 +29,8 @@ const field = (value: unknown, name: string): unknown => typeof value === "objec
 const look = (cause: unknown): { readonly code: string; readonly text: string } => {
   let at: unknown = cause
   for (let depth = 0; depth < 8 && at !== undefined; depth++) {
-    const code = field(at, "code")
+    // undici gives its parser's errors a name and not always a code.
+    const code = field(at, "name") === "HTTPParserError" ? "UND_ERR_HTTP_PARSER" : field(at, "code")
     if (typeof code === "string" && code !== "UND_ERR") return { code, text: printable(String(field(at, "message") ?? "")) }
     const gathered = field(at, "errors")
     at = field(at, "cause") ?? field(field(at, "reason"), "cause") ?? (Array.isArray(gathered) ? gathered[0] : undefined)
@@ -37,10 +38,16 @@ const look = (cause: unknown): { readonly code: string; readonly text: string } 
   return { code: "", text: printable(cause instanceof Error ? cause.message : String(cause)) }
 }
 
-/** Makes a failure of Node, undici or HttpClient, while asking `host` (`host[:port]`), the NetworkError it means. */
-export const fault = (host: string, cause: unknown): NetworkError => {
+const connecting = new Set<NetworkError["reason"]>(["unknown-host", "refused", "tls", "plain-http", "unreachable"])
+
+/** Makes a failure of Node, undici or HttpClient while `host` (`host[:port]`) was asked, in `phase` or before, the NetworkError it means. */
+export const fault = (host: string, cause: unknown, phase: "headers" | "body"): NetworkError => {
   const { code, text } = look(cause)
-  const error = (reason: NetworkError["reason"], detail: string, transient: boolean) => new NetworkError({ host, reason, detail, transient })
+  const handshake = /before secure TLS/.test(text)
+  const error = (reason: NetworkError["reason"], detail: string, transient: boolean) => new NetworkError({
+    host, reason, detail, transient,
+    phase: phase === "headers" && (connecting.has(reason) || handshake || reason === "timeout") ? "connect" : phase
+  })
   const known = certificate[code]
   if (known !== undefined) return error("tls", code === "ERR_TLS_CERT_ALTNAME_INVALID" ? `${known} (${text})` : `${known} (${code})`, false)
   if (/wrong version number|packet length too long|http request|SSL_WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG/i.test(`${code} ${text}`))
@@ -81,12 +88,13 @@ export const fault = (host: string, cause: unknown): NetworkError => {
       return error("reset", "the body has not the length its headers say", true)
     case "UND_ERR_INVALID_ARG":
       return error("protocol", `the request cannot be made (${text})`, false)
+    case "UND_ERR_HTTP_PARSER":
+      return error("protocol", `what it sent is not HTTP (${text})`, true)
     case "ECONNRESET":
     case "ECONNABORTED":
     case "EPIPE":
     case "UND_ERR_SOCKET":
-      return error("reset", /before secure TLS/.test(text) ? "the connection was closed during the TLS handshake" : `the connection was lost (${text || code})`, true)
+      return error("reset", handshake ? "the connection was closed during the TLS handshake" : `the connection was lost (${text || code})`, true)
   }
-  if (code.startsWith("HPE_") || code === "UND_ERR_HTTP_PARSER") return error("protocol", `what it sent is not HTTP (${text})`, true)
   return error("reset", `the connection was lost (${text || code || "no reason given"})`, true)
 }

@@ -76,7 +76,7 @@ export const refusal = Effect.fnUntraced(function*(answer: Answer, subject: Subj
   const { codes, text } = yield* problem(answer, limits)
   const { host, status } = answer
   const said = text === "" ? "" : `: ${text}`
-  const server = (transient: boolean) => new NetworkError({ host, reason: "server", status, transient, detail: `it answered ${status}${said}` })
+  const server = (transient: boolean) => new NetworkError({ host, reason: "server", phase: "headers", status, transient, detail: `it answered ${status}${said}` })
   // What another origin says after a redirect (an expired signature) is no word of the registry: asking it again gives a new one.
   if (answer.moved && (status === 401 || status === 403)) return yield* server(true)
   if (status === 401 || status === 403)
@@ -89,14 +89,14 @@ export const refusal = Effect.fnUntraced(function*(answer: Answer, subject: Subj
     const pause = retryAfter(answer.headers["retry-after"], answer.headers["date"], yield* Clock.currentTimeMillis)
     const tooLong = pause !== undefined && Duration.isGreaterThan(pause, Duration.fromInputUnsafe(limits.pause))
     return yield* new NetworkError({
-      host, status, transient: !tooLong, reason: status === 429 || pause !== undefined ? "rate-limited" : "server",
+      host, status, phase: "headers", transient: !tooLong, reason: status === 429 || pause !== undefined ? "rate-limited" : "server",
       detail: `it answered ${status}${said}`, ...pause !== undefined && { retryAfter: pause }
     })
   }
   if (status === 408 || status === 425 || (status >= 500 && status !== 501 && status !== 505 && status !== 511)) return yield* server(true)
   if (status >= 300 && status < 400)
-    return yield* new NetworkError({ host, reason: "protocol", status, transient: false, detail: `it answered ${status} without a usable Location` })
+    return yield* new NetworkError({ host, reason: "protocol", phase: "headers", status, transient: false, detail: `it answered ${status} without a usable Location` })
   if (status < 300)
-    return yield* new NetworkError({ host, reason: "protocol", status, transient: true, detail: `it answered ${status} where 200 was expected` })
+    return yield* new NetworkError({ host, reason: "protocol", phase: "headers", status, transient: true, detail: `it answered ${status} where 200 was expected` })
   return yield* server(false)
 })

@@ -1,4 +1,4 @@
-import { Context, Effect, Exit, Layer, Result, Scope, type Stream } from "effect"
+import { Context, Effect, Layer, Result, type Scope, type Stream } from "effect"
 import { createHash } from "node:crypto"
 import { Descriptor, VerifyError } from "../image/Descriptor.ts"
 import * as Digest from "../image/Digest.ts"
@@ -61,10 +61,12 @@ interface Reached { readonly answer: Answer; readonly endpoint: string; readonly
 
 const digestOf = (algorithm: "sha256" | "sha512", raw: Uint8Array) => Digest.Digest.make(`${algorithm}:${createHash(algorithm).update(raw).digest("hex")}`)
 
-/** Where the range an answer holds begins, if it is one of a blob of `size` bytes and begins at `from` (RFC 9110, 14.4). */
+/** Whether an answer holds a range of a blob of `size` bytes that begins at `from` (RFC 9110, 14.4), not encoded whatever its headers say. */
 const holdsFrom = (answer: Answer, from: number, size: number): boolean => {
   const [, first, last, total] = /^bytes (\d+)-(\d+)\/(\d+|\*)$/i.exec(answer.headers["content-range"]?.trim() ?? "") ?? []
-  return Number(first) === from && Number(last) >= from && Number(last) < size && (total === "*" || Number(total) === size)
+  const { "content-encoding": coding = "", "content-length": length } = answer.headers
+  return Number(first) === from && Number(last) >= from && Number(last) < size && (total === "*" || Number(total) === size) &&
+    (coding === "" || Number(length) === Number(last) - from + 1)
 }
 
 const make = Effect.gen(function*() {
@@ -147,7 +149,7 @@ const make = Effect.gen(function*() {
     if (restart) yield* ranged.answer.close
     const { answer, credentials } = ranged === undefined || restart ? yield* get({}) : ranged
     if (answer.status === 206 && !holdsFrom(answer, 0, blob.size))
-      return yield* new NetworkError({ host: answer.host, reason: "protocol", transient: true, status: 206, detail: "it sent a part that was not asked for" })
+      return yield* new NetworkError({ host: answer.host, reason: "protocol", transient: true, phase: "headers", status: 206, detail: "it sent a part that was not asked for" })
     if (answer.status !== 200 && answer.status !== 206)
       return yield* refusal(answer, { what: "blob", repository: repository.path, name: blob.digest, credentials }, limits)
     const length = answer.headers["content-length"]
@@ -173,7 +175,6 @@ const make = Effect.gen(function*() {
   return Registry.of({ manifest, blob })
 })
 
-/** Whether https failed in a way plain HTTP may not: nobody listens there, or what listens does not speak TLS (some say nothing to it). */
-const isDeaf = (error: NetworkError) =>
-  error.reason === "plain-http" || error.reason === "refused" || (error.reason === "timeout" && error.detail === "no connection in time") ||
-  (error.reason === "reset" && error.detail.includes("TLS handshake"))
+/** Whether https failed in a way plain HTTP may not: nobody listens there, or what listens does not speak TLS (some are silent then, or hang up). */
+const isDeaf = ({ phase, reason }: NetworkError) =>
+  phase === "connect" && (reason === "plain-http" || reason === "refused" || reason === "timeout" || reason === "reset")

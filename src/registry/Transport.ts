@@ -86,11 +86,11 @@ const make = Effect.gen(function*() {
       ? HttpClientRequest.get(url, { headers })
       : HttpClientRequest.post(url, { headers }).pipe(HttpClientRequest.bodyText(Redacted.value(request.form), "application/x-www-form-urlencoded"))
     return http.execute(plain).pipe(
-      Effect.mapError((cause) => fault(url.host, cause)),
+      Effect.mapError((cause) => fault(url.host, cause, "headers")),
       Effect.timeoutOrElse({
         duration: limits.headers,
         orElse: () => Effect.fail(new NetworkError({
-          host: url.host, reason: "timeout", transient: true, detail: `no answer in ${Duration.format(Duration.fromInputUnsafe(limits.headers))}`
+          host: url.host, reason: "timeout", transient: true, phase: "headers", detail: `no answer in ${Duration.format(Duration.fromInputUnsafe(limits.headers))}`
         }))
       }),
       Effect.provideService(NodeHttpClient.UndiciOptions, { highWaterMark }),
@@ -101,7 +101,7 @@ const make = Effect.gen(function*() {
   }
   const toAnswer = (response: HttpClientResponse.HttpClientResponse, url: URL, moved: boolean, scope: Scope.Closeable): Answer => {
     const abort = Scope.close(scope, Exit.void)
-    const body = guarded(response.stream, { host: url.host, limits, abort, fault: (error) => fault(url.host, error) })
+    const body = guarded(response.stream, { host: url.host, limits, abort, fault: (error) => fault(url.host, error, "body") })
     const close = Effect.suspend(() => {
       let left = drainCap
       return Stream.runForEachArray(Stream.takeWhile(body, () => left > 0), (chunks) => Effect.sync(() => { for (const chunk of chunks) left -= chunk.byteLength }))
@@ -110,9 +110,9 @@ const make = Effect.gen(function*() {
   }
   const send = Effect.fnUntraced(function*(request: Request) {
     const outer = yield* Effect.scope
-    const refuse = (url: URL, detail: string) => new NetworkError({ host: url.host, reason: "protocol", transient: false, detail })
+    const refuse = (url: URL, detail: string) => new NetworkError({ host: url.host, reason: "protocol", phase: "headers", transient: false, detail })
     if (!URL.canParse(request.url))
-      return yield* new NetworkError({ host: request.url.split("/")[2] ?? "", reason: "protocol", transient: false, detail: "this is not a usable host name" })
+      return yield* new NetworkError({ host: request.url.split("/")[2] ?? "", reason: "protocol", phase: "connect", transient: false, detail: "this is not a usable host name" })
     const first = new URL(request.url)
     let url = first
     let trusted = true

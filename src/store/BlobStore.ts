@@ -5,7 +5,7 @@ import { type Descriptor, type VerifyError } from "../image/Descriptor.ts"
 import * as Digest from "../image/Digest.ts"
 import * as Disk from "./Disk.ts"
 import { StoreError } from "./Disk.ts"
-import { blobPath, Home, look } from "./Home.ts"
+import { absolute, blobPath, Home, look } from "./Home.ts"
 import * as Ingest from "./Ingest.ts"
 
 /** The store has no such blob (or lost its file). */
@@ -29,6 +29,7 @@ export interface BlobFile {
 }
 
 const Size = Schema.Struct({ size: Schema.Int })
+const Place = Schema.Struct({ path: Schema.String })
 
 const make = Effect.gen(function*() {
   const home = yield* Home
@@ -42,6 +43,13 @@ const make = Effect.gen(function*() {
     const path = blobPath(root, digest)
     const stat = yield* Disk.call("read", path, () => look(path))
     return stat?.isFile() && stat.size === row.size ? Option.some({ digest, size: row.size }) : Option.none<Blob>()
+  })
+
+  const partial = Effect.fn("BlobStore.partial")(function*(digest: Digest.Digest) {
+    const [row] = yield* db.rows(Place, sql`SELECT path FROM ingests WHERE digest = ${digest} AND kind = 'blob'`)
+    if (row === undefined) return 0
+    const path = absolute(root, row.path)
+    return (yield* Disk.call("read", path, () => look(path)))?.size ?? 0
   })
 
   const ingest = (blob: Descriptor, options?: Ingest.IngestOptions) => Ingest.open(home, held, blob, options)
@@ -83,13 +91,15 @@ const make = Effect.gen(function*() {
     yield* coming.commit
   }, Effect.scoped)
 
-  return { find, ingest, open, read, put }
+  return { find, partial, ingest, open, read, put }
 })
 
 /** Bytes by digest, committed and verified, shared by all processes that use the store. */
 export class BlobStore extends Context.Service<BlobStore, {
   /** The blob, if it is committed and its file is there with its size. Nothing is hashed. */
   readonly find: (digest: Digest.Digest) => Effect.Effect<Option.Option<Blob>, StoreError>
+  /** How many bytes of a blob that is not committed are on disk, from a pull that runs or ended; not verified. */
+  readonly partial: (digest: Digest.Digest) => Effect.Effect<number, StoreError>
   /**
    * The one ingest of `blob`: of all fibers and processes only one has it at a time, the others wait here until the blob
    * is present (`ingest.present`: nothing to fetch) or the ingest is free. What an earlier owner left is taken over. Fails

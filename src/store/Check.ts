@@ -1,10 +1,18 @@
-import { Schema } from "effect"
+import { Effect, Schema } from "effect"
+import { createHash } from "node:crypto"
+import { constants, readdirSync } from "node:fs"
+import * as Digest from "../image/Digest.ts"
+import * as Disk from "./Disk.ts"
+import type { StoreError } from "./Disk.ts"
+import { absolute, blobPath, type Home, ingestColumns, IngestRow, layerPath, look } from "./Home.ts"
+
+type Shape = Home["Service"]
 
 /** Something in the store that has no partner or is not what it should be. `subject` is a path, digest, id or name. */
 export const Finding = Schema.Struct({
   kind: Schema.Literals([
     "blob-file-missing", "blob-row-missing", "blob-size", "blob-digest", "layer-folder-missing", "layer-row-missing",
-    "ingest-row-missing", "ingest-entry-missing", "chain-dangling", "image-dangling", "manifest-dangling", "tag-dangling",
+    "ingest-row-missing", "ingest-entry-missing", "ingest-left", "chain-wrong", "image-wrong", "image-incomplete", "dangling",
     "mode", "database"
   ]),
   subject: Schema.String,
@@ -13,3 +21,142 @@ export const Finding = Schema.Struct({
 
 /** One line of `graph check`. */
 export type Finding = typeof Finding.Type
+
+/** `progress` hears of every blob: how many are done, of how many. */
+export interface CheckOptions {
+  readonly progress?: (done: number, total: number) => Effect.Effect<void>
+}
+
+const BlobRow = Schema.Struct({ digest: Digest.Digest, size: Schema.Int, state: Schema.String })
+const LayerRow = Schema.Struct({ diff_id: Digest.Digest, state: Schema.String })
+const Count = Schema.Struct({ count: Schema.Int })
+
+const algorithms = ["sha256", "sha512"] as const
+
+const listed = (folder: string) => Disk.call("list", folder, () => algorithms.flatMap((algorithm) =>
+  (Disk.unlessAbsent(() => readdirSync(`${folder}/${algorithm}`)) ?? []).map((name) => `${algorithm}:${name}`)))
+
+const modeOf = (path: string, wanted: number): ReadonlyArray<Finding> => {
+  const mode = (look(path)?.mode ?? 0) & 0o777
+  if ((mode & ~wanted) === 0) return []
+  return [{ kind: "mode", subject: path, detail: `its mode is 0${mode.toString(8)}: others may look into it; run: chmod ${wanted.toString(8)} on it` }]
+}
+
+const one = Effect.fnUntraced(function*({ root, db }: Shape, { digest, size }: typeof BlobRow.Type): Effect.fn.Return<ReadonlyArray<Finding>, StoreError> {
+  const path = blobPath(root, digest)
+  const stat = yield* Disk.call("read", path, () => look(path))
+  if (stat === undefined || !stat.isFile()) {
+    const [still] = yield* db.rows(Count, db.sql`SELECT count(*) AS count FROM blobs WHERE digest = ${digest} AND state = 'ready'`)
+    return still?.count === 0 ? [] : [{ kind: "blob-file-missing", subject: digest, detail: `the store lists it, but there is no file ${path}` }]
+  }
+  if (stat.size !== size) return [{ kind: "blob-size", subject: digest, detail: `its file has ${stat.size} bytes instead of ${size}` }]
+  const { algorithm, hex } = Digest.parts(digest)
+  const hash = createHash(algorithm)
+  yield* Effect.scoped(Effect.flatMap(Disk.open(path, constants.O_RDONLY), (fd) =>
+    Disk.forEachPiece(fd, size, path, (piece) => hash.update(piece))))
+  const actual = hash.digest("hex")
+  const wrong: ReadonlyArray<Finding> = actual === hex ? [] : [{ kind: "blob-digest", subject: digest, detail: `its file's bytes have the digest ${algorithm}:${actual}` }]
+  return [...wrong, ...modeOf(path, 0o600)]
+})
+
+const blobs = Effect.fnUntraced(function*(home: Shape, progress: CheckOptions["progress"]) {
+  const { root, db } = home
+  const { sql } = db
+  const files = yield* listed(`${root}/blobs`)
+  const rows = yield* db.rows(BlobRow, sql`SELECT digest, size, state FROM blobs ORDER BY digest`)
+  const known = new Set<string>(rows.map(({ digest }) => digest))
+  const findings: Array<Finding> = []
+  for (const name of files.filter((name) => !known.has(name))) {
+    // A file comes before its row: it may have come since, or be just coming.
+    const [coming] = yield* db.rows(Count, sql`SELECT (SELECT count(*) FROM blobs WHERE digest = ${name})
+      + (SELECT count(*) FROM ingests WHERE digest = ${name} AND kind = 'blob') AS count`)
+    if (coming?.count === 0) findings.push({ kind: "blob-row-missing", subject: name, detail: "a file in blobs/ that the store does not list" })
+  }
+  const ready = rows.filter(({ state }) => state === "ready")
+  for (const [index, row] of ready.entries()) {
+    findings.push(...yield* one(home, row))
+    if (progress !== undefined) yield* progress(index + 1, ready.length)
+  }
+  return findings
+})
+
+const layers = Effect.fnUntraced(function*({ root, db }: Shape) {
+  const folders = yield* listed(`${root}/layers`)
+  const rows = yield* db.rows(LayerRow, db.sql`SELECT diff_id, state FROM layers ORDER BY diff_id`)
+  const known = new Set<string>(rows.map(({ diff_id }) => diff_id))
+  const findings: Array<Finding> = []
+  for (const name of folders.filter((name) => !known.has(name))) {
+    const [since] = yield* db.rows(Count, db.sql`SELECT count(*) AS count FROM layers WHERE diff_id = ${name}`)
+    if (since?.count === 0) findings.push({ kind: "layer-row-missing", subject: name, detail: "a folder in layers/ that the store does not list" })
+  }
+  for (const { diff_id, state } of rows.filter(({ state }) => state !== "deleting")) {
+    const folder = layerPath(root, diff_id)
+    const lacking = yield* Disk.call("read", folder, () => ["fs", "meta"].filter((part) => look(`${folder}/${part}`) === undefined))
+    const [still] = lacking.length === 0 ? [] : yield* db.rows(Count, db.sql`SELECT count(*) AS count FROM layers WHERE diff_id = ${diff_id} AND state = ${state}`)
+    if (still?.count === 1) findings.push({ kind: "layer-folder-missing", subject: diff_id, detail: `the store lists it, but ${folder} lacks ${lacking.join(" and ")}` })
+    findings.push(...yield* Disk.call("read", folder, () => modeOf(folder, 0o700)))
+  }
+  return findings
+})
+
+const ingests = Effect.fnUntraced(function*({ root, db }: Shape) {
+  const names = yield* Disk.call("list", `${root}/ingest`, () => readdirSync(`${root}/ingest`))
+  const rows = yield* db.rows(IngestRow, db.sql`SELECT ${db.sql.literal(ingestColumns)} FROM ingests`)
+  const known = new Set(rows.map(({ path }) => path))
+  const findings: Array<Finding> = names.filter((name) => !known.has(`ingest/${name}`))
+    .map((name) => ({ kind: "ingest-row-missing", subject: `ingest/${name}`, detail: "an entry of ingest/ that the store does not list" }))
+  // What a living owner has may be about to come or just be gone.
+  for (const { kind, path } of rows.filter(({ owner }) => owner === null)) {
+    const there = yield* Disk.call("read", path, () => look(absolute(root, path)) !== undefined)
+    if (!there) findings.push({ kind: "ingest-entry-missing", subject: path, detail: `listed as ${kind} without an owner, but nothing is there` })
+    else if (kind !== "blob") findings.push({ kind: "ingest-left", subject: path, detail: `left by a dead ${kind} and not to be removed so far; remove it by hand` })
+  }
+  for (const name of names) {
+    const path = `${root}/ingest/${name}`
+    findings.push(...yield* Disk.call("read", path, () => modeOf(path, look(path)?.isDirectory() === true ? 0o700 : 0o600)))
+  }
+  return findings
+})
+
+const ChainRow = Schema.Struct({ chain_id: Schema.String, parent: Schema.NullOr(Schema.String), diff_id: Schema.String })
+const ImageRow = Schema.Struct({ id: Schema.String, config_digest: Digest.Digest, config: Schema.Uint8Array })
+const PartRow = Schema.Struct({ manifest: Schema.String, role: Schema.String, digest: Schema.String })
+const Foreign = Schema.Struct({ table: Schema.String, rowid: Schema.NullOr(Schema.Int), parent: Schema.String })
+const Quick = Schema.Struct({ quick_check: Schema.String })
+
+const rows = Effect.fnUntraced(function*({ db }: Shape) {
+  const { sql } = db
+  const findings: Array<Finding> = []
+  for (const { quick_check } of yield* db.rows(Quick, sql`PRAGMA quick_check`)) {
+    if (quick_check !== "ok") findings.push({ kind: "database", subject: "graph.db", detail: quick_check })
+  }
+  for (const { table, rowid, parent } of yield* db.rows(Foreign, sql`PRAGMA foreign_key_check`)) {
+    findings.push({ kind: "dangling", subject: table, detail: `row ${rowid ?? "?"} names something that ${parent} does not have` })
+  }
+  for (const { chain_id, parent, diff_id } of yield* db.rows(ChainRow, sql`SELECT chain_id, parent, diff_id FROM chains`)) {
+    const right = parent === null ? diff_id : `sha256:${createHash("sha256").update(`${parent} ${diff_id}`).digest("hex")}`
+    if (right !== chain_id) findings.push({ kind: "chain-wrong", subject: chain_id, detail: `its parent and diff ID make ${right}` })
+  }
+  for (const { id, config_digest, config } of yield* db.rows(ImageRow, sql`SELECT id, config_digest, config FROM images`)) {
+    const { algorithm, hex } = Digest.parts(config_digest)
+    if (createHash(algorithm).update(config).digest("hex") !== hex || hex !== id) {
+      findings.push({ kind: "image-wrong", subject: id, detail: `its config is not the bytes of ${config_digest}` })
+    }
+  }
+  const lacking = yield* db.rows(PartRow, sql`SELECT manifest, role, digest FROM manifest_blobs p
+    WHERE NOT EXISTS (SELECT 1 FROM blobs b WHERE b.digest = p.digest AND b.state = 'ready')
+      AND NOT EXISTS (SELECT 1 FROM layers l WHERE l.diff_id = p.diff_id AND l.state <> 'deleting')`)
+  for (const { manifest, role, digest } of lacking) {
+    findings.push({ kind: "image-incomplete", subject: manifest, detail: `its ${role} ${digest} is not in the store; pull it again` })
+  }
+  return findings
+})
+
+/** Compares rows, files and folders, and re-hashes every blob, letting others work in between. An empty list: all is well. */
+export const check = Effect.fn("Graph.check")(function*(home: Shape, options?: CheckOptions) {
+  const { root } = home
+  const modes = yield* Disk.call("read", root, () => [
+    ...["", "/blobs", "/layers", "/ingest"].flatMap((name) => modeOf(`${root}${name}`, 0o700)), ...modeOf(`${root}/graph.db`, 0o600)
+  ])
+  return [...modes, ...yield* rows(home), ...yield* layers(home), ...yield* ingests(home), ...yield* blobs(home, options?.progress)]
+})

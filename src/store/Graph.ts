@@ -1,12 +1,171 @@
-import { Context, Effect, Layer, Option, Schema } from "effect"
-import { Descriptor } from "../image/Descriptor.ts"
+import { Clock, Context, Effect, Layer, Option, Schema } from "effect"
+import { createHash } from "node:crypto"
+import { type Descriptor } from "../image/Descriptor.ts"
 import * as Digest from "../image/Digest.ts"
 import { check, type CheckOptions, type Finding } from "./Check.ts"
-import { type StoreError } from "./Disk.ts"
+import { StoreError } from "./Disk.ts"
 import { Home } from "./Home.ts"
-import { register, tag } from "./Register.ts"
-import { remove } from "./Removal.ts"
-import * as View from "./View.ts"
+import * as Images from "./Images.ts"
+import type { AmbiguousName, Image, ImageLayer, ImageNotFound, Listed, TagName } from "./Images.ts"
+import { remove, type Removed } from "./Removal.ts"
 
-/** No tag, image id or digest is called so. */
-export class ImageNotFound extends Schema.TaggedError<ImageNotFound>()("ImageNotFound", { name: Schema.String }) {
+export { AmbiguousName, type Image, type ImageLayer, ImageNotFound, type Listed, type TagName } from "./Images.ts"
+export type { Finding } from "./Check.ts"
+export type { Removed } from "./Removal.ts"
+
+type Shape = Home["Service"]
+
+/** Everything `Graph.register` writes in its one transaction. All blobs named must be committed (of a layer: it, or the layer). */
+export interface Registration {
+  readonly kind: "oci" | "schema2"
+  /** The config's descriptor and verbatim bytes; the image's id is the hex of its digest. */
+  readonly config: Descriptor
+  readonly configBytes: Uint8Array
+  /** The image's platform as printed (`linux/arm64/v8`), and when it was created (RFC 3339), for people. */
+  readonly platform: string
+  readonly created?: string
+  readonly manifest: Descriptor
+  /** Bottom first. */
+  readonly layers: ReadonlyArray<ImageLayer>
+  /** Further blobs to keep with it: the index documents it was found through. */
+  readonly also?: ReadonlyArray<Descriptor>
+  /** What the reference led to (an index's digest, else the manifest's), and the platform that was asked for, as text. */
+  readonly target: Digest.Digest
+  readonly wanted: string
+  /** Names to give it. */
+  readonly tags: ReadonlyArray<TagName>
+  /** Where it came from: repository (`docker.io/library/x`) and the endpoint that answered. */
+  readonly origin?: { readonly repository: string; readonly endpoint: string }
+  /** `LayerStore.sync` has run since the layers were committed: they become durable. Else they stay `unsynced`, and last until the next boot. */
+  readonly synced: boolean
+}
+
+/** The chain IDs of a stack of layers, bottom first (image-spec, config.md#layer-chainid). */
+export const chainIds = (diffIds: ReadonlyArray<Digest.Digest>): ReadonlyArray<Digest.Digest> => {
+  const ids: Array<Digest.Digest> = []
+  for (const diffId of diffIds) {
+    const below = ids.at(-1)
+    ids.push(below === undefined ? diffId : Digest.Digest.make(`sha256:${createHash("sha256").update(`${below} ${diffId}`).digest("hex")}`))
+  }
+  return ids
+}
+
+const Here = Schema.Struct({ here: Schema.Int })
+const TagRow = Schema.Struct({ image: Schema.String, manifest: Digest.Digest, target: Digest.Digest })
+
+const writeTag = Effect.fnUntraced(function*(
+  { db }: Shape, { name, reference }: TagName, now: typeof TagRow.Type
+) {
+  const { sql } = db
+  const at = yield* Clock.currentTimeMillis
+  const [old] = yield* db.rows(TagRow, sql`SELECT image, manifest, target FROM tags WHERE name = ${name} AND reference = ${reference}`)
+  if (old !== undefined && old.image === now.image && old.manifest === now.manifest && old.target === now.target) return
+  yield* db.run(sql`INSERT INTO tags ${sql.insert({ name, reference, ...now, since: at })}
+    ON CONFLICT (name, reference) DO UPDATE SET image = excluded.image, manifest = excluded.manifest, target = excluded.target, since = excluded.since`)
+  yield* db.run(sql`INSERT INTO tag_log ${sql.insert({ at, name, reference, old_image: old?.image ?? null, new_image: now.image, manifest: now.manifest })}`)
+})
+
+const requireStored = Effect.fnUntraced(function*({ root, db }: Shape, digest: Digest.Digest, diffId: Digest.Digest | null) {
+  const [row] = yield* db.rows(Here, db.sql`SELECT EXISTS (SELECT 1 FROM blobs WHERE digest = ${digest} AND state = 'ready')
+    OR EXISTS (SELECT 1 FROM layers WHERE diff_id = ${diffId} AND state <> 'deleting') AS here`)
+  if (row?.here === 1) return
+  return yield* new StoreError({
+    operation: "register an image in", path: root, detail: `its blob ${digest} is not in the store; pull the image again`
+  })
+})
+
+const writeImage = Effect.fnUntraced(function*({ db }: Shape, image: Registration) {
+  const { sql } = db
+  const since = yield* Clock.currentTimeMillis
+  const { config, manifest, layers } = image
+  const diffIds = layers.map(({ diffId }) => diffId)
+  const chains = chainIds(diffIds)
+  for (const [index, diff_id] of diffIds.entries()) {
+    const row = { chain_id: chains[index] ?? diff_id, parent: chains[index - 1] ?? null, diff_id }
+    yield* db.run(sql`INSERT INTO chains ${sql.insert(row)} ON CONFLICT (chain_id) DO NOTHING`)
+  }
+  const id = Digest.parts(config.digest).hex
+  const row = {
+    id, kind: image.kind, config_digest: config.digest, config_type: config.mediaType, config: image.configBytes, chain: chains.at(-1) ?? null,
+    manifest: manifest.digest, platform: image.platform, created: image.created ?? null, since
+  }
+  yield* db.run(sql`INSERT INTO images ${sql.insert(row)} ON CONFLICT (id) DO UPDATE SET manifest = excluded.manifest`)
+  yield* db.run(sql`INSERT INTO manifests ${sql.insert({ digest: manifest.digest, media_type: manifest.mediaType, size: manifest.size, image: id })}
+    ON CONFLICT (digest) DO NOTHING`)
+  const parts = [
+    { role: "manifest", position: 0, blob: manifest, diffId: null }, { role: "config", position: 0, blob: config, diffId: null },
+    ...layers.map(({ blob, diffId }, position) => ({ role: "layer", position, blob, diffId })),
+    ...(image.also ?? []).map((blob, position) => ({ role: "index", position, blob, diffId: null }))
+  ]
+  for (const { role, position, blob: { digest, mediaType, size }, diffId } of parts) {
+    const part = { manifest: manifest.digest, role, position, digest, media_type: mediaType, size, diff_id: diffId }
+    yield* db.run(sql`INSERT INTO manifest_blobs ${sql.insert(part)} ON CONFLICT DO NOTHING`)
+  }
+  return id
+})
+
+const register = Effect.fn("Graph.register")(function*(home: Shape, image: Registration) {
+  const { db, owner } = home
+  const { sql } = db
+  const { manifest, target, wanted, origin } = image
+  const found = yield* db.transaction(Effect.gen(function*() {
+    for (const { digest } of [manifest, image.config, ...image.also ?? []]) yield* requireStored(home, digest, null)
+    for (const { blob, diffId } of image.layers) yield* requireStored(home, blob.digest, diffId)
+    if (image.synced) {
+      for (const { diffId } of image.layers) {
+        yield* db.run(sql`UPDATE layers SET state = 'durable' WHERE diff_id = ${diffId} AND state = 'unsynced' AND boot = ${owner.self.boot}`)
+      }
+    }
+    const id = yield* writeImage(home, image)
+    yield* db.run(sql`INSERT INTO resolutions ${sql.insert({ target, wanted, manifest: manifest.digest })}
+      ON CONFLICT (target, wanted) DO UPDATE SET manifest = excluded.manifest`)
+    if (origin !== undefined) {
+      const at = yield* Clock.currentTimeMillis
+      yield* db.run(sql`INSERT INTO origins ${sql.insert({ digest: manifest.digest, ...origin, at })}
+        ON CONFLICT (digest, repository) DO UPDATE SET endpoint = excluded.endpoint, at = excluded.at`)
+    }
+    for (const name of image.tags) yield* writeTag(home, name, { image: id, manifest: manifest.digest, target })
+    return yield* Images.byManifest(home, manifest.digest)
+  }))
+  return yield* Option.match(found, { onNone: () => Effect.die(new Error("an image was registered and is not there")), onSome: Effect.succeed })
+})
+
+const make = Effect.gen(function*() {
+  const home = yield* Home
+  return {
+    register: (registration: Registration) => register(home, registration),
+    find: (target: Digest.Digest, wanted: string) => Images.find(home, target, wanted),
+    byManifest: (manifest: Digest.Digest) => Images.byManifest(home, manifest),
+    resolve: (text: string) => Images.resolve(home, text),
+    tag: ({ id, manifest: { digest } }: Image, name: TagName) =>
+      home.db.transaction(writeTag(home, name, { image: id, manifest: digest, target: digest })),
+    list: Images.list(home),
+    show: (text: string) => Images.show(home, text),
+    remove: (text: string) => remove(home, text),
+    check: (options?: CheckOptions) => check(home, options)
+  }
+})
+
+/** Images, their chains of layers, and tags. */
+export class Graph extends Context.Service<Graph, {
+  /** Adds an image and its names in one transaction: layers durable, chains, image, last the tags (design.md 3, commit order). */
+  readonly register: (registration: Registration) => Effect.Effect<Image, StoreError>
+  /** The image that an earlier pull chose for `wanted` out of `target` (the digest a tag led to): no index needs to be read again. */
+  readonly find: (target: Digest.Digest, wanted: string) => Effect.Effect<Option.Option<Image>, StoreError>
+  /** The image registered with this manifest. */
+  readonly byManifest: (manifest: Digest.Digest) => Effect.Effect<Option.Option<Image>, StoreError>
+  /** Finds by `name:tag`, `name@digest`, image id, manifest or index digest, or a unique prefix of an id. */
+  readonly resolve: (text: string) => Effect.Effect<Image, StoreError | ImageNotFound | AmbiguousName>
+  /** Gives an image one more name. */
+  readonly tag: (image: Image, tag: TagName) => Effect.Effect<void, StoreError>
+  /** All tags, and images without one, by name. */
+  readonly list: Effect.Effect<ReadonlyArray<Listed>, StoreError>
+  /** The image and its verbatim config. */
+  readonly show: (text: string) => Effect.Effect<Image & { readonly configBytes: Uint8Array }, StoreError | ImageNotFound | AmbiguousName>
+  /** Takes a name away, or (called by id) all names; with the last name goes the image and all that nobody else needs or leases. */
+  readonly remove: (text: string) => Effect.Effect<Removed, StoreError | ImageNotFound | AmbiguousName>
+  /** Re-hashes every blob and looks for rows, folders and ingests without a partner. */
+  readonly check: (options?: CheckOptions) => Effect.Effect<ReadonlyArray<Finding>, StoreError>
+}>()("store/Graph") {
+  static readonly layer: Layer.Layer<Graph, never, Home> = Layer.effect(Graph, make)
+}

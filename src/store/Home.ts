@@ -1,7 +1,7 @@
 import { Clock, Context, Effect, Exit, FiberSet, Layer, Schema, type Scope } from "effect"
 import { randomBytes } from "node:crypto"
 import { chmodSync, closeSync, lstatSync, mkdirSync, openSync, readdirSync, rm, type Stats, statSync } from "node:fs"
-import { isAbsolute, resolve } from "node:path"
+import { dirname, isAbsolute, resolve } from "node:path"
 import * as Digest from "../image/Digest.ts"
 import { call, codeOf, StoreError, storeError, unlessAbsent } from "./Disk.ts"
 import * as Migrations from "./Migrations.ts"
@@ -90,12 +90,17 @@ const notLooser = (path: string, wanted: number, command: string) => {
   })
 }
 
-const makeFolder = (path: string) => {
+const makeFolder = (path: string): void => {
   try {
-    if (mkdirSync(path, { mode: 0o700, recursive: true }) === undefined) return
+    mkdirSync(path, { mode: 0o700 })
     if ((statSync(path).mode & 0o777) !== 0o700) chmodSync(path, 0o700) // the umask can only have cut bits
   } catch (error) {
-    throw storeError(error, "make the folder", path)
+    const code = codeOf(error)
+    if (code === "EEXIST" && statSync(path).isDirectory()) return
+    // Not `recursive`: that calls a read-only file system a missing folder.
+    if (code !== "ENOENT" || dirname(path) === path) throw storeError(error, "make the folder", path)
+    makeFolder(dirname(path))
+    makeFolder(path)
   }
 }
 

@@ -136,7 +136,7 @@ export const open = (file: string): Effect.Effect<Database, StoreError, Scope.Sc
   }
   const isSql = (error: unknown): error is SqlError.SqlError => error instanceof SqlError.SqlError
   const stored = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, Exclude<E, SqlError.SqlError> | StoreError, R> =>
-    Effect.catchIf(effect, isSql, (error) => Effect.fail(refuse(error)))
+    Effect.mapError(effect, (error) => isSql(error) ? refuse(error) : error as Exclude<E, SqlError.SqlError>)
   const decoders = new WeakMap<object, unknown>()
   const decoderOf = <S extends Schema.ConstraintDecoder<unknown>>(schema: S) => {
     const make = () => Schema.decodeUnknownEffect(Schema.Array(schema))

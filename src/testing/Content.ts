@@ -64,7 +64,7 @@ export class Content {
   }
 
   /** Adds a blob. */
-  addBlob(name: string, body: Body, digest = digestOf(Source.collect(Source.of(body)))): Digest {
+  addBlob(name: string, body: Body, digest = Source.digest(Source.of(body))): Digest {
     this.repository(name).blobs.set(digest, body)
     return digest
   }

@@ -1,4 +1,6 @@
+import { createHash } from "node:crypto"
 import { closeSync, openSync, readSync, statSync } from "node:fs"
+import { Digest } from "../image/Digest.ts"
 import type { Body } from "./ImageLayer.ts"
 
 /** Bytes that can be read from anywhere, in pieces; `size` may be Infinity. */
@@ -90,6 +92,13 @@ export const flip = (source: Source, place: number, bit: number): Source => ({
     }
   }
 })
+
+/** Its sha256 digest, read piece by piece. */
+export const digest = (source: Source): Digest => {
+  const hash = createHash("sha256")
+  for (const piece of source.read(0, source.size)) hash.update(piece)
+  return Digest.make(`sha256:${hash.digest("hex")}`)
+}
 
 /** All of it at once. */
 export const collect = (source: Source): Buffer => Buffer.concat([...source.read(0, source.size)].map((piece) => Buffer.from(piece)))

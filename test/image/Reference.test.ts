@@ -150,7 +150,7 @@ describe("Reference", () => {
   })
 
   it("reads hostile megabytes in linear time", () => {
-    const n = 1 << 20
+    const n = 1 << 18
     for (const text of ["a".repeat(n), "a.".repeat(n), "a-".repeat(n), "-".repeat(n), "a--".repeat(n) + "/", "a_".repeat(n), "[".repeat(n),
       `[${":".repeat(n)}`, "/".repeat(n), `x@${"a+".repeat(n)}`, `x@a:${"f".repeat(n)}`, "A".repeat(n), "\u0130".repeat(n), `x:${"t".repeat(n)}`]) {
       const start = performance.now()

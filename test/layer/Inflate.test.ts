@@ -112,7 +112,7 @@ const bad: ReadonlyArray<readonly [name: string, input: Buffer, rule: RegExp]> =
   ["a member after a frame", cat(frame(a), member(b)), /belong to no frame/],
   ["half a magic after a frame", cat(unsized(a), Buffer.from([0x28, 0xb5])), /truncated/],
   ["a cut skippable frame after a frame", cat(frame(a), skippable(b).subarray(0, -1)), /truncated/],
-  ["a block of the reserved type", zstdHeader(0, 0, 7, 0, 0), /reserved/],
+  ["a block of the reserved type", zstdHeader(0, 0, 7, 0, 0), /damaged/],
   ["the reserved bit of a frame", zstdHeader(0x28, 0, ...emptyBlock), /damaged/],
   ["a frame with a dictionary", zstdHeader(0x21, 9, 0, ...emptyBlock), /dictionary/],
   ["a window above 128 MiB", zstdHeader(0, (17 << 3) + 1, ...emptyBlock), /window of 150994944 bytes/],
@@ -269,3 +269,11 @@ it.effect.prop("takes any members and frames in any chunks", [Parts, Sizes], ([p
       assert.deepStrictEqual((await run(chopped(zstd, sizes), options)).bytes, cat(...kept))
     }
   }), { arbitrary: { runs: 60 } })
+
+it("finds the native handle in this Node, and so works in the calling thread", () => {
+  for (const input of [member(a), frame(a)]) {
+    const inflate = inflater(() => {}, { native: true })
+    assert.isUndefined(inflate.write(input))
+    inflate.close()
+  }
+})

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schema } from "effect"
+import { Effect, Fiber, Schema } from "effect"
 import { brotliDecompressSync, gunzipSync, inflateSync } from "node:zlib"
 import { Fault, ImageBuilder, TestRegistry } from "../../src/testing/index.ts"
 import { ask, raw, type Ask, type Seen } from "./Client.ts"
@@ -53,18 +53,23 @@ describe("Fault", () => {
   }))
 
   it.live("stall and drip take their time", Effect.fnUntraced(function*() {
-    const { get } = yield* serving
+    const { registry, get } = yield* serving
     const late = yield* get(Fault.stall("headers", 150))
     assert.isAtLeast(late.head, 140)
     const middle = yield* get([Fault.stall(10, 80), Fault.stall(50_000, 80)])
-    assert.isAtLeast(middle.end - middle.head, 150)
-    assert.isBelow(middle.head, 140)
+    assert.isAtLeast(middle.end, 150)
     assert.isTrue(middle.body.equals(blob))
     const slow = yield* get(Fault.drip(400_000))
-    assert.isAtLeast(slow.end - slow.head, 200)
+    assert.isAtLeast(slow.end, 200)
     assert.isTrue(slow.body.equals(blob))
     const left = yield* get([Fault.stall(10, 50), Fault.cutAt(20)])
-    assert.deepStrictEqual([left.body.length, left.end - left.head > 40], [20, true])
+    assert.deepStrictEqual([left.body.length, left.end > 40], [20, true])
+    registry.forget()
+    const fiber = yield* Effect.forkChild(get(Fault.stall(10, Infinity)))
+    while (registry.requests[0]?.bytesSent !== 10) yield* Effect.sleep("5 millis")
+    yield* Effect.sleep("50 millis")
+    yield* Fiber.interrupt(fiber)
+    assert.deepInclude(registry.requests[0], { status: 200, bytesSent: 10, finished: false })
   }))
 
   it.effect("drop, status, html and redirect answer something else", Effect.fnUntraced(function*() {

@@ -1,0 +1,96 @@
+import { Clock, Effect, Layer } from "effect"
+import { short } from "../image/Digest.ts"
+import { Workers } from "../layer/Workers.ts"
+import * as Format from "../progress/Format.ts"
+import { Graph, type Image, type TagName } from "../store/Graph.ts"
+import * as Towline from "../Towline.ts"
+import * as Cli from "./Cli.ts"
+import * as Run from "./Run.ts"
+
+interface Flags {
+  readonly store: string
+  readonly json: boolean
+}
+interface Named extends Flags {
+  readonly names: ReadonlyArray<string>
+}
+
+const inStore = (flags: Flags) => Effect.provide(Towline.layerStore({ store: flags.store }).pipe(Layer.provide(Workers.layer)))
+
+const nameOf = ({ name, reference }: TagName): string => `${name}${reference.includes(":") ? "@" : ":"}${reference}`
+
+/** Seconds, minutes, hours or days since a time (ms). */
+const ago = (now: number, since: number): string => {
+  const minutes = Math.max(0, Math.floor((now - since) / 60_000))
+  if (minutes < 60) return `${minutes} min ago`
+  return minutes < 48 * 60 ? `${Math.floor(minutes / 60)} h ago` : `${Math.floor(minutes / 1440)} d ago`
+}
+
+/** Rows as columns as wide as they need; in a terminal the first column gives way. */
+const table = (rows: ReadonlyArray<ReadonlyArray<string>>, columns: number | undefined): string => {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)))
+  const others = widths.slice(1).reduce((sum, width) => sum + width + 2, 0)
+  widths[0] = columns === undefined ? widths[0] ?? 0 : Math.min(widths[0] ?? 0, Math.max(12, columns - others))
+  return rows.map((row) => row.map((cell, column) => Format.fit(cell, widths[column] ?? cell.length).padEnd(widths[column] ?? 0)).join("  ").trimEnd()).join("\n")
+}
+
+/** A line for each tag, and for each image without one. */
+export const ls = Effect.fnUntraced(function*(flags: Flags) {
+  const listed = yield* Effect.flatMap(Graph, (graph) => graph.list).pipe(inStore(flags))
+  if (flags.json) return yield* Cli.print(JSON.stringify(listed))
+  const now = yield* Clock.currentTimeMillis
+  yield* Cli.print(table([
+    ["IMAGE", "ID", "PLATFORM", "SIZE", "SINCE"],
+    ...listed.map(({ id, name, platform, reference, since, size }) => [
+      name === undefined || reference === undefined ? "<untagged>" : Format.printable(nameOf({ name, reference })),
+      id.slice(0, 12), Format.printable(platform), Format.bytes(size), ago(now, since)
+    ])
+  ], process.stdout.isTTY ? process.stdout.columns : undefined))
+})
+
+const facts = (image: Image & { readonly configBytes: Uint8Array }) => ({
+  id: image.id, kind: image.kind, platform: image.platform, created: image.created, tags: image.tags.map(nameOf),
+  manifest: image.manifest, config: image.config, chain: image.chain, layers: image.layers, missing: image.missing,
+  configJson: JSON.parse(Buffer.from(image.configBytes).toString()) as unknown
+})
+
+const describe = (image: Image): string => [
+  `image     ${image.id}`,
+  ...image.tags.map((tag) => `tag       ${Format.printable(nameOf(tag))}`),
+  `kind      ${image.kind}`,
+  `platform  ${Format.printable(image.platform)}`,
+  ...(image.created === undefined ? [] : [`created   ${Format.printable(image.created)}`]),
+  `manifest  ${image.manifest.digest}`,
+  ...(image.chain === undefined ? [] : [`chain     ${image.chain}`]),
+  ...image.layers.map(({ blob, diffId }, index) => `layer ${String(index).padEnd(3)} ${short(blob.digest)} ${Format.bytes(blob.size).padStart(8)}  diff ID ${short(diffId)}`),
+  ...image.missing.map((digest) => `missing   ${digest}`)
+].join("\n")
+
+/** Everything the store knows of images. */
+export const show = Effect.fnUntraced(function*(flags: Named) {
+  const images = yield* Effect.flatMap(Graph, (graph) => Effect.forEach(flags.names, (name) => graph.show(name))).pipe(inStore(flags))
+  if (flags.json) return yield* Cli.print(JSON.stringify(images.map(facts)))
+  yield* Cli.print(images.map((image) => {
+    const config = JSON.stringify(facts(image).configJson, ["config", "User", "Env", "Entrypoint", "Cmd", "WorkingDir"], 2)
+    return `${describe(image)}\n${config}`
+  }).join("\n\n"))
+})
+
+/** Removes tags, and images with their last tag. */
+export const rm = Effect.fnUntraced(function*(flags: Named) {
+  const removed = yield* Effect.flatMap(Graph, (graph) => Effect.forEach(flags.names, (name) => graph.remove(name))).pipe(inStore(flags))
+  if (flags.json) return yield* Cli.print(JSON.stringify(removed))
+  for (const { freed, image, untagged } of removed) {
+    for (const tag of untagged) yield* Cli.print(`untagged ${Format.printable(nameOf(tag))}`)
+    if (image !== undefined) yield* Cli.print(`removed ${image.slice(0, 12)}, ${Format.bytes(freed)} freed`)
+  }
+})
+
+/** Looks for damage; finding some is exit code 6. */
+export const check = Effect.fnUntraced(function*(flags: Flags) {
+  const findings = yield* Effect.flatMap(Graph, (graph) => graph.check()).pipe(inStore(flags))
+  if (flags.json) yield* Cli.print(JSON.stringify(findings))
+  else if (findings.length === 0) yield* Cli.print("no damage found")
+  else yield* Cli.print(findings.map(({ detail, kind, subject }) => `${kind}  ${Format.printable(subject)}  ${Format.printable(detail)}`).join("\n"))
+  if (findings.length > 0) return yield* Effect.fail(new Run.Failed(Run.exitCodes.refused))
+})

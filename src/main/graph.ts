@@ -1,0 +1,30 @@
+import { Effect } from "effect"
+import { Argument, Command } from "effect/cli"
+import * as Cli from "./Cli.ts"
+import { version } from "./version.ts"
+
+const verbs = Effect.promise(() => import("./GraphCommand.ts"))
+const names = Argument.String("image").pipe(
+  Argument.withDescription("name:tag, name@digest, an image id or the first digits of one"), Argument.variadic({ min: 1 }))
+const flags = { store: Cli.store, json: Cli.json }
+
+const ls = Command.make("ls", flags, (flags) => Effect.flatMap(verbs, ({ ls }) => ls(flags))).pipe(
+  Command.withDescription("List tags and images"),
+  Command.withExamples([{ command: "graph ls", description: "A line for each tag, and for each image without one" }]))
+
+const show = Command.make("show", { ...flags, names }, (flags) => Effect.flatMap(verbs, ({ show }) => show(flags))).pipe(
+  Command.withDescription("Show images: digests, platform, layers and config"),
+  Command.withExamples([{ command: "graph show debian:12", description: "What the tag points at, its layers, and what it runs" }]))
+
+const rm = Command.make("rm", { ...flags, names }, (flags) => Effect.flatMap(verbs, ({ rm }) => rm(flags))).pipe(
+  Command.withDescription("Remove tags, and images with their last tag"),
+  Command.withExamples([{ command: "graph rm debian:12", description: "Remove the tag, and what only it needed" }]))
+
+const check = Command.make("check", flags, (flags) => Effect.flatMap(verbs, ({ check }) => check(flags))).pipe(
+  Command.withDescription("Hash every blob again and look for what has no partner; exit code 6 if something is wrong"),
+  Command.withExamples([{ command: "graph check", description: "Say whether the store is sound" }]))
+
+Cli.main(Command.make("graph").pipe(
+  Command.withDescription("Look at and change the local image graph."),
+  Command.withSubcommands([ls, show, rm, check])
+), version)

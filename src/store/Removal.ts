@@ -1,0 +1,113 @@
+import { Clock, Effect, Schema } from "effect"
+import * as Digest from "../image/Digest.ts"
+import type { StoreError } from "./Disk.ts"
+import type { Home } from "./Home.ts"
+import { type AmbiguousName, type ImageNotFound, locate, type TagName, tagsOf } from "./Images.ts"
+import { finishRemoval, mark, type Removal } from "./Sweep.ts"
+
+type Shape = Home["Service"]
+
+/** What `Graph.remove` took away. */
+export interface Removed {
+  readonly untagged: ReadonlyArray<TagName>
+  /** The image's id, if it went with its last tag. */
+  readonly image: string | undefined
+  readonly blobs: ReadonlyArray<Digest.Digest>
+  readonly layers: ReadonlyArray<Digest.Digest>
+  /** Bytes of the removed blobs and (by their tars' headers) layers. */
+  readonly freed: number
+}
+
+const Sized = Schema.Struct({ digest: Digest.Digest, size: Schema.Int })
+const Child = Schema.Struct({ id: Schema.String })
+const Chain = Schema.Struct({ chain: Schema.NullOr(Schema.String) })
+const Link = Schema.Struct({ parent: Schema.NullOr(Schema.String), diff_id: Digest.Digest })
+
+/** Takes a name away, in a transaction, and remembers that. */
+const untag = Effect.fnUntraced(function*({ db }: Shape, id: string, { name, reference }: TagName) {
+  const { sql } = db
+  const at = yield* Clock.currentTimeMillis
+  yield* db.run(sql`INSERT INTO tag_log (at, name, reference, old_image, new_image, manifest)
+    SELECT ${at}, name, reference, ${id}, NULL, manifest FROM tags WHERE name = ${name} AND reference = ${reference}`)
+  yield* db.run(sql`DELETE FROM tags WHERE name = ${name} AND reference = ${reference}`)
+})
+
+/** Deletes the chain and those below it, up to the first that something else stands on; gives the diff IDs they named. */
+const unchain = Effect.fnUntraced(function*({ db }: Shape, top: string | null) {
+  const { sql } = db
+  const diffIds: Array<Digest.Digest> = []
+  for (let chain = top; chain !== null;) {
+    const id = chain
+    const [row] = yield* db.rows(Link, sql`SELECT parent, diff_id FROM chains WHERE chain_id = ${id}
+      AND NOT EXISTS (SELECT 1 FROM images WHERE images.chain = chain_id)
+      AND NOT EXISTS (SELECT 1 FROM chains above WHERE above.parent = chains.chain_id)`)
+    if (row === undefined) break
+    yield* db.run(sql`DELETE FROM chains WHERE chain_id = ${id}`)
+    diffIds.push(row.diff_id)
+    chain = row.parent
+  }
+  return diffIds
+})
+
+interface Plan {
+  readonly untagged: ReadonlyArray<TagName>
+  readonly image: string | undefined
+  readonly blobs: ReadonlyArray<typeof Sized.Type>
+  readonly layers: ReadonlyArray<typeof Sized.Type>
+  readonly removals: ReadonlyArray<Removal>
+}
+
+/** Takes the image's rows away, and marks what nobody else needs. */
+const dissolve = Effect.fnUntraced(function*(home: Shape, id: string) {
+  const { db } = home
+  const { sql } = db
+  const needed = yield* db.rows(Schema.Struct({ digest: Digest.Digest }), sql`SELECT DISTINCT p.digest FROM manifest_blobs p
+    JOIN manifests m ON m.digest = p.manifest WHERE m.image = ${id}`)
+  const [row] = yield* db.rows(Chain, sql`SELECT chain FROM images WHERE id = ${id}`)
+  yield* db.run(sql`DELETE FROM origins WHERE digest IN (SELECT digest FROM manifests WHERE image = ${id})`)
+  yield* db.run(sql`DELETE FROM images WHERE id = ${id}`)
+  const diffIds = yield* unchain(home, row?.chain ?? null)
+  const blobs = (yield* Effect.forEach(needed, ({ digest }) => db.rows(Sized, sql`SELECT digest, size FROM blobs
+    WHERE digest = ${digest} AND state = 'ready'
+      AND NOT EXISTS (SELECT 1 FROM manifest_blobs p WHERE p.digest = blobs.digest)
+      AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.digest = blobs.digest)
+      AND NOT EXISTS (SELECT 1 FROM ingests g WHERE g.digest = blobs.digest AND g.kind = 'blob')`))).flat()
+  const layers = (yield* Effect.forEach(new Set(diffIds), (diffId) => db.rows(Sized, sql`SELECT diff_id AS digest, size FROM layers
+    WHERE diff_id = ${diffId} AND state <> 'deleting'
+      AND NOT EXISTS (SELECT 1 FROM chains c WHERE c.diff_id = layers.diff_id)
+      AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.digest = layers.diff_id)`))).flat()
+  for (const { digest } of layers) yield* db.run(sql`DELETE FROM layer_blobs WHERE diff_id = ${digest}`)
+  const removals = [
+    ...yield* Effect.forEach(blobs, ({ digest }) => mark(home, "removal-blob", digest)),
+    ...yield* Effect.forEach(layers, ({ digest }) => mark(home, "removal-layer", digest))
+  ]
+  return { blobs, layers, removals }
+})
+
+/**
+ * Takes a name away, or (called by id) all names; with the last name goes the image, unless it is another's parent, and all
+ * that no other image needs and no living owner leases. The files of layers go in the background: see `Home.discard`.
+ */
+export const remove = Effect.fn("Graph.remove")(function*(
+  home: Shape, text: string
+): Effect.fn.Return<Removed, StoreError | ImageNotFound | AmbiguousName> {
+  const { db, owner } = home
+  const { sql } = db
+  yield* owner.bury
+  const plan = yield* db.transaction(Effect.gen(function*(): Effect.fn.Return<Plan, StoreError | ImageNotFound | AmbiguousName> {
+    const { id, tag } = yield* locate(home, text)
+    const tags = yield* tagsOf(home, id)
+    const untagged = tag === undefined ? tags : [tag]
+    for (const name of untagged) yield* untag(home, id, name)
+    const children = yield* db.rows(Child, sql`SELECT id FROM images WHERE parent = ${id} LIMIT 1`)
+    if (untagged.length < tags.length || children.length > 0) return { untagged, image: undefined, blobs: [], layers: [], removals: [] }
+    return { untagged, image: id, ...yield* dissolve(home, id) }
+  }))
+  for (const removal of plan.removals) {
+    yield* finishRemoval(home, removal)
+    yield* home.discard(removal.path)
+  }
+  const { untagged, image, blobs, layers } = plan
+  const freed = [...blobs, ...layers].reduce((sum, { size }) => sum + size, 0)
+  return { untagged, image, blobs: blobs.map(({ digest }) => digest), layers: layers.map(({ digest }) => digest), freed }
+})

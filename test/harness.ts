@@ -1,0 +1,34 @@
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { assert } from "@effect/vitest"
+import { ConfigProvider, Effect, Layer, type Scope } from "effect"
+import { mkdtempSync, readdirSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { Native } from "../src/Layers.ts"
+import * as RetryPolicy from "../src/registry/RetryPolicy.ts"
+import { Graph } from "../src/store/Graph.ts"
+import * as Towline from "../src/Towline.ts"
+
+/** A folder that goes with the scope. */
+export const temporary: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "towline-"))),
+  (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true })))
+
+/** The real services over a store in `folder`, with waits a hundredth as long and no credentials. */
+export const towline = (folder: string, options: { readonly native?: boolean; readonly limits?: Partial<RetryPolicy.Limits> } = {}) =>
+  Towline.layer({ store: join(folder, "store") }).pipe(
+    Layer.provideMerge(Layer.mergeAll(
+      NodeServices.layer,
+      ConfigProvider.layer(ConfigProvider.fromEnvRecord({ DOCKER_CONFIG: join(folder, "no-config") })),
+      Layer.succeed(Native, options.native ?? true),
+      Layer.effect(RetryPolicy.Limits, Effect.map(RetryPolicy.Limits, (limits) => ({ ...limits, pace: 0.01, ...options.limits })))
+    )))
+
+/** The store in `folder` is sound, and holds nothing half-made. */
+export const assertSound = (folder: string) => Effect.gen(function*() {
+  assert.deepStrictEqual(yield* (yield* Graph).check(), [])
+  assert.deepStrictEqual(readdirSync(join(folder, "store", "ingest")), [])
+})
+
+/** Descriptors this process has open. */
+export const openDescriptors = (): number => readdirSync("/proc/self/fd").length

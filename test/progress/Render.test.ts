@@ -1,0 +1,93 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber, Schema, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import type { Digest } from "../../src/image/Digest.ts"
+import { Digest as DigestSchema } from "../../src/image/Digest.ts"
+import * as Format from "../../src/progress/Format.ts"
+import * as Lines from "../../src/progress/Lines.ts"
+import { PullEvent } from "../../src/progress/PullEvent.ts"
+import * as State from "../../src/progress/State.ts"
+import * as Terminal from "../../src/progress/Terminal.ts"
+
+const digest = (n: number): Digest => Schema.decodeSync(DigestSchema)(`sha256:${String(n).padStart(64, "0")}`)
+const reference = "registry.example:5000/team/app:1"
+const sizes = [50_000_000, 1_234, 0]
+const planned: PullEvent = {
+  _tag: "planned", reference, manifest: digest(9), platform: "linux/amd64", total: 50_001_234, missing: 50_001_234,
+  layers: sizes.map((size, n) => ({ layer: digest(n), size, state: "missing" }))
+}
+const downloading = (n: number, bytes: number): PullEvent => ({ _tag: "downloading", reference, layer: digest(n), bytes, total: sizes[n] ?? 0 })
+const story: ReadonlyArray<PullEvent> = [
+  { _tag: "resolved", reference, digest: digest(8), mediaType: "m", endpoint: "https://registry.example:5000" },
+  planned, { _tag: "waiting", reference, layer: digest(0) }, downloading(0, 10_000_000),
+  { _tag: "retrying", reference, layer: digest(0), cause: "lost \u001b[31mconnection", delay: 250 },
+  { _tag: "resumed", reference, layer: digest(0), offset: 10_000_000 }, downloading(0, 50_000_000),
+  { _tag: "verified", reference, layer: digest(0) }, { _tag: "extracting", reference, layer: digest(0), bytes: 25_000_000, total: 50_000_000 },
+  { _tag: "committed", reference, layer: digest(0) }, { _tag: "exists", reference, layer: digest(1) },
+  { _tag: "committed", reference, layer: digest(2) }, { _tag: "warning", reference, message: "mind the\ngap" },
+  { _tag: "tagged", reference, digest: digest(8) }, { _tag: "done", reference, digest: digest(8), image: "abc", changed: true }
+]
+
+describe("renderers", () => {
+  it("formats bytes and time", () => {
+    assert.deepStrictEqual([0, 999, 1000, 12_345, 99_960, 999_999, 415_000_000, 1e15].map(Format.bytes),
+      ["0 B", "999 B", "1.0 kB", "12.3 kB", "100 kB", "1.0 MB", "415 MB", "1.0 PB"])
+    assert.deepStrictEqual([0.2, 59, 61, 3600].map(Format.duration), ["1s", "59s", "1m01s", "1h00m"])
+  })
+  it.prop("bars are as wide as asked, whatever the share", [Schema.Finite, Schema.Int.check(Schema.isBetween({ minimum: 2, maximum: 200 }))], ([share, width]) => {
+    const within = Math.abs(share) % 1
+    assert.strictEqual(Format.bar(within, width).length, width)
+  })
+  it("no frame is wider or higher than the screen, at any point of the story", () => {
+    for (let columns = 20; columns <= 200; columns++) {
+      let state = State.empty
+      for (const event of story) {
+        state = State.after(state, event)
+        for (const rows of [2, 3, 24]) {
+          const lines = Terminal.frame(state, 1_234_567, { columns, rows })
+          assert.isAtMost(lines.length, Math.max(2, rows))
+          for (const line of lines) {
+            assert.isAtMost(line.length, columns)
+            assert.notInclude(line, "\u001b")
+          }
+        }
+      }
+    }
+  })
+  it("counts what is there, what comes and what is left", () => {
+    const end = story.reduce(State.after, State.empty)
+    assert.deepStrictEqual(State.totals(end), { total: 50_001_234, had: 1_234, fetched: 50_001_234, finished: 3, layers: 3 })
+    const last = Terminal.frame(end, 0, { columns: 60, rows: 24 }).at(-1)
+    assert.include(last, "3/3 layers 50.0 MB / 50.0 MB")
+  })
+  it.effect("the terminal shows the last state and every message", () => Effect.gen(function*() {
+    let text = ""
+    const screen = { write: (more: string) => Effect.sync(() => { text += more }), size: () => ({ columns: 60, rows: 24 }) }
+    const fiber = yield* Terminal.render(Stream.fromIterable(story), screen).pipe(Effect.forkChild)
+    yield* TestClock.adjust("1 second")
+    yield* Fiber.join(fiber)
+    assert.include(text, "3/3 layers")
+    assert.include(text, "warning: mind the?gap")
+  }))
+  it.effect("a log gets one line for each change, and a layer's progress at most every 5 s", () => Effect.gen(function*() {
+    const ticking = Stream.fromIterable([...Array(100).keys()]).pipe(
+      Stream.mapEffect((n) => Effect.as(Effect.sleep("200 millis"), downloading(0, n * 1000))))
+    const fiber = yield* Stream.runCollect(Lines.plain(Stream.concat(Stream.make(planned), ticking))).pipe(Effect.forkChild)
+    yield* TestClock.adjust("30 seconds")
+    const lines = yield* Fiber.join(fiber)
+    assert.strictEqual(lines.length, 1 + 3)
+  }))
+  it.effect("the events renderer writes what decodes to the same events", () => Effect.gen(function*() {
+    const lines = yield* Stream.runCollect(Lines.events(Stream.fromIterable(story)))
+    const back = lines.map((line) => Schema.decodeUnknownSync(Schema.fromJsonString(PullEvent))(line))
+    assert.deepStrictEqual(back.map(({ _tag }) => _tag), story.map(({ _tag }) => _tag))
+    assert.isTrue(lines.every((line) => line.startsWith(`{"version":1,`) && !line.includes("\n")))
+  }))
+  it.effect("docker's lines carry status, progress and the closing digest", () => Effect.gen(function*() {
+    const lines = (yield* Stream.runCollect(Lines.docker(Stream.fromIterable(story)))).map((line): unknown => JSON.parse(line))
+    assert.deepStrictEqual(lines[0], { status: "Pulling from team/app", id: "1" })
+    assert.deepInclude(lines, { status: `Digest: ${digest(8)}` })
+    assert.deepInclude(lines, { status: `Status: Downloaded newer image for ${reference}` })
+    assert.isTrue(lines.some((line) => typeof line === "object" && line !== null && "progressDetail" in line && "progress" in line))
+  }))
+})

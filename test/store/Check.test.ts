@@ -1,0 +1,61 @@
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from "node:fs"
+import { DatabaseSync } from "node:sqlite"
+import { type Finding, Graph, type Image } from "../../src/store/Graph.ts"
+import { digestOf, imageOf, temp, withStore } from "./Fixtures.ts"
+
+interface Case {
+  readonly name: string
+  readonly kinds: ReadonlyArray<Finding["kind"]>
+  readonly damage: (root: string, image: Image) => void
+}
+
+const fileOf = (root: string, { manifest }: Image) => `${root}/blobs/sha256/${manifest.digest.slice(7)}`
+const folderOf = (root: string, { layers: [first] }: Image) => `${root}/layers/sha256/${first?.diffId.slice(7) ?? ""}`
+const alter = (root: string, statement: string) => {
+  const db = new DatabaseSync(`${root}/graph.db`)
+  db.exec(`PRAGMA foreign_keys=OFF; ${statement}`)
+  db.close()
+}
+const flipBit = (path: string, at: number) => {
+  const bytes = readFileSync(path)
+  bytes[at] = (bytes[at] ?? 0) ^ 1
+  writeFileSync(path, bytes)
+}
+
+const cases: ReadonlyArray<Case> = [
+  { name: "nothing", kinds: [], damage: () => {} },
+  { name: "a flipped bit", kinds: ["blob-digest"], damage: (root, image) => flipBit(fileOf(root, image), 3) },
+  { name: "a cut file", kinds: ["blob-size"], damage: (root, image) => truncateSync(fileOf(root, image), 3) },
+  { name: "a deleted file", kinds: ["blob-file-missing"], damage: (root, image) => rmSync(fileOf(root, image)) },
+  { name: "a file of nobody's", kinds: ["blob-row-missing"], damage: (root) => writeFileSync(`${root}/blobs/sha256/${digestOf(Buffer.from("?")).slice(7)}`, "?", { mode: 0o600 }) },
+  { name: "a file that is no digest", kinds: ["blob-row-missing"], damage: (root) => writeFileSync(`${root}/blobs/sha256/junk`, "", { mode: 0o600 }) },
+  { name: "a deleted blob row", kinds: ["image-incomplete", "blob-row-missing"], damage: (root, { manifest }) => alter(root, `DELETE FROM blobs WHERE digest = '${manifest.digest}'`) },
+  { name: "a moved layer folder", kinds: ["layer-row-missing", "layer-folder-missing"], damage: (root, image) => renameSync(folderOf(root, image), `${root}/layers/sha256/${"0".repeat(64)}`) },
+  { name: "a layer without its journal", kinds: ["layer-folder-missing"], damage: (root, image) => rmSync(`${folderOf(root, image)}/meta`) },
+  { name: "an ingest nobody lists", kinds: ["ingest-row-missing"], damage: (root) => mkdirSync(`${root}/ingest/x`, { mode: 0o700 }) },
+  { name: "a listed ingest that is not there", kinds: ["ingest-entry-missing"], damage: (root) => alter(root, "INSERT INTO ingests (path, kind, touched) VALUES ('ingest/y', 'layer', 0)") },
+  { name: "a void folder that stays", kinds: ["ingest-left"], damage: (root) => { mkdirSync(`${root}/ingest/z`, { mode: 0o700 }); alter(root, "INSERT INTO ingests (path, kind, touched) VALUES ('ingest/z', 'layer', 0)") } },
+  { name: "a chain that is another", kinds: ["chain-wrong"], damage: (root, { layers: [, top] }) => alter(root, `UPDATE chains SET diff_id = 'sha256:${"1".repeat(64)}' WHERE diff_id = '${top?.diffId ?? ""}'`) },
+  { name: "a changed config", kinds: ["image-wrong"], damage: (root) => alter(root, "UPDATE images SET config = x'7b7d'") },
+  { name: "a tag to nowhere", kinds: ["dangling"], damage: (root) => alter(root, "UPDATE tags SET image = 'gone'") },
+  { name: "an image without its chain", kinds: ["dangling"], damage: (root) => alter(root, "DELETE FROM chains WHERE parent IS NOT NULL") },
+  { name: "a file others may read", kinds: ["mode"], damage: (root, image) => chmodSync(fileOf(root, image), 0o644) },
+  { name: "a layer others may enter", kinds: ["mode"], damage: (root, image) => chmodSync(folderOf(root, image), 0o755) }
+]
+
+for (const { name, kinds, damage } of cases) {
+  it.live(`finds ${name}`, () => Effect.gen(function*() {
+    const path = yield* temp
+    yield* Effect.gen(function*() {
+      const graph = yield* Graph
+      const image = yield* graph.register(yield* imageOf("sound", ["base", "top"]))
+      const heard: Array<readonly [number, number]> = []
+      assert.deepStrictEqual(yield* graph.check({ progress: (done, total) => Effect.sync(() => { heard.push([done, total]) }) }), [])
+      assert.deepStrictEqual(heard, [[1, 4], [2, 4], [3, 4], [4, 4]])
+      damage(path, image)
+      assert.deepStrictEqual((yield* graph.check()).map(({ kind }) => kind), kinds)
+    }).pipe(withStore(path))
+  }).pipe(Effect.scoped))
+}

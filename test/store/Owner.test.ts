@@ -1,0 +1,37 @@
+import { assert, describe, it } from "@effect/vitest"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import { expiry, identify, judge } from "../../src/store/Owner.ts"
+
+describe("judge", () => {
+  const self = identify(1_000_000)
+  const now = 1_000_000 + 2 * expiry
+
+  it("knows a living process of the same boot and namespace by pid and start, however long it is silent", () => {
+    assert.strictEqual(judge({ ...identify(0), token: "other" }, self, now), "alive")
+  })
+
+  it("knows a process that ended, at once", async () => {
+    const child = spawn("sleep", ["60"])
+    await once(child, "spawn")
+    const owner = { ...self, token: "other", pid: child.pid ?? 0, beat: now }
+    assert.strictEqual(judge({ ...owner, started: "1" }, self, now), "gone") // its number was given to another since
+    const ended = once(child, "exit")
+    child.kill("SIGKILL")
+    await ended
+    assert.strictEqual(judge(owner, self, now), "gone")
+  })
+
+  it("judges what it cannot look at by the heartbeat", () => {
+    for (const strange of [{ ...self, boot: "another" }, { ...self, namespace: "pid:[1]" }]) {
+      const at = (beat: number) => judge({ ...strange, token: "other", pid: 1, beat }, self, now)
+      assert.deepStrictEqual([at(now - 1000), at(now - expiry - 1), at(now + expiry + 1)], ["alive", "expired", "expired"])
+    }
+  })
+
+  it("falls back to pid and heartbeat without /proc", () => {
+    const bare = { ...self, started: "", boot: "", namespace: "" }
+    const at = (pid: number, beat: number) => judge({ ...bare, token: "other", pid, beat }, bare, now)
+    assert.deepStrictEqual([at(process.pid, now), at(process.pid, 0), at(2 ** 22 + 1, now)], ["alive", "expired", "gone"])
+  })
+})
