@@ -1,3 +1,4 @@
+import { printable } from "../image/Printable.ts"
 import { NetworkError } from "./Errors.ts"
 
 const certificate: Record<string, string> = {
@@ -15,12 +16,6 @@ const certificate: Record<string, string> = {
   INVALID_PURPOSE: "its certificate is not for servers",
   HOSTNAME_MISMATCH: "its certificate is for another name",
   ERR_TLS_CERT_ALTNAME_INVALID: "its certificate is for another name"
-}
-
-/** `text` from outside, fit for a terminal line: control, format and separator characters become spaces, at most 300 characters. */
-export const printable = (text: string): string => {
-  const line = text.replace(/[\p{C}\p{Z}]+/gu, " ").trim()
-  return line.length > 300 ? `${line.slice(0, 300)}…` : line
 }
 
 const field = (value: unknown, name: string): unknown => typeof value === "object" && value !== null ? Reflect.get(value, name) : undefined

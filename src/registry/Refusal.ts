@@ -1,7 +1,7 @@
 import { Clock, Duration, Effect, Option, Schema } from "effect"
+import { printable } from "../image/Printable.ts"
 import { collect } from "./Body.ts"
 import { NetworkError, NotFound, type RegistryFailure, Unauthorized } from "./Errors.ts"
-import { printable } from "./Fault.ts"
 import type { Limits } from "./RetryPolicy.ts"
 import type { Answer } from "./Transport.ts"
 

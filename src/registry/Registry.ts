@@ -2,14 +2,15 @@ import { Context, Effect, Layer, Result, type Scope, type Stream } from "effect"
 import { createHash } from "node:crypto"
 import { Descriptor, VerifyError } from "../image/Descriptor.ts"
 import * as Digest from "../image/Digest.ts"
+import { accept } from "../image/MediaType.ts"
+import { printable } from "../image/Printable.ts"
 import * as Auth from "./Auth.ts"
 import { bounded, collect } from "./Body.ts"
 import * as Coding from "./Coding.ts"
 import type { Credentials } from "./Credentials.ts"
 import { hostOf, RegistryOptions, schemes } from "./Endpoint.ts"
-import { AnswerRefused, NetworkError, type RegistryFailure } from "./Errors.ts"
-import { printable } from "./Fault.ts"
-import { refusal } from "./Refusal.ts"
+import { AnswerRefused, NetworkError, NotFound, type RegistryFailure } from "./Errors.ts"
+import { problem, refusal } from "./Refusal.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
 import { type Answer, Transport } from "./Transport.ts"
 
@@ -35,12 +36,6 @@ export interface BlobAnswer {
 
 /** The longest manifest that is read, in bytes. */
 export const manifestCap = 4 << 20
-
-/** What a manifest request accepts: OCI and Docker schema2, single and list. */
-const accept = [
-  "application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json",
-  "application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.docker.distribution.manifest.v2+json"
-].join(", ")
 
 /** A v2/OCI registry client (distribution-spec 1.1, "Pull"). */
 export class Registry extends Context.Service<Registry, {
@@ -105,10 +100,20 @@ const make = Effect.gen(function*() {
       error.reason !== "plain-http" && second._tag === "NetworkError" && second.reason === "refused" ? error : second)
   })
 
+  /** Whether a registry says that it has no such repository at all. For a manifest many only say that it is not there. */
+  const lacks = (repository: Repository) => request(repository, `/v2/${repository.path}/tags/list?n=1`, {}).pipe(
+    Effect.flatMap(({ answer }) => answer.status === 404 ? Effect.map(problem(answer, limits), ({ codes }) => codes.includes("NAME_UNKNOWN")) : Effect.succeed(false)),
+    Effect.orElseSucceed(() => false),
+    Effect.scoped
+  )
+
   const manifestOnce = Effect.fnUntraced(function*(repository: Repository, ref: string) {
     const { answer, endpoint, credentials } = yield* request(repository, `/v2/${repository.path}/manifests/${ref}`, { accept })
     const { host } = answer
-    if (answer.status !== 200) return yield* refusal(answer, { what: "manifest", repository: repository.path, name: ref, credentials }, limits)
+    if (answer.status !== 200) {
+      const error = yield* Effect.flip(refusal(answer, { what: "manifest", repository: repository.path, name: ref, credentials }, limits))
+      return yield* error._tag === "NotFound" && error.what === "manifest" && (yield* lacks(repository)) ? new NotFound({ ...error, what: "repository" }) : error
+    }
     const refuse = (rule: string) => new AnswerRefused({ host, subject: `the manifest ${ref} of ${repository.path}`, rule })
     const contentType = answer.headers["content-type"]?.split(";")[0]?.trim().toLowerCase()
     if (contentType === "text/html" || contentType === "application/xhtml+xml") return yield* refuse("it is an HTML page, not a manifest")

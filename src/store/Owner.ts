@@ -55,11 +55,13 @@ const exists = (pid: number) => {
 /**
  * What is known of another owner, seen by `self` at `now` (milliseconds since 1970): `gone` if its process provably ended
  * (same boot and PID namespace), `expired` if it cannot be looked at and was silent for 15 s; then it may still be there.
+ * Another opening in this very process is judged by its silence: one that could not take its row away is not waited for.
  */
 export const judge = (owner: OwnerRow, self: OwnerRow, now: number): "alive" | "gone" | "expired" => {
   const silent = Math.abs(now - owner.beat) > expiry // a beat from the future: the clock was set back
   if (owner.boot !== self.boot || owner.namespace !== self.namespace) return silent ? "expired" : "alive"
   if (self.started === "") return exists(owner.pid) ? silent ? "expired" : "alive" : "gone"
+  if (owner.pid === self.pid && owner.started === self.started) return silent ? "expired" : "alive"
   const found = processOf(owner.pid)
   return found === undefined || found.started !== owner.started || found.state === "Z" || found.state === "X" ? "gone" : "alive"
 }

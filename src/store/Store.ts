@@ -22,6 +22,7 @@ export interface StoreOptions {
  * left, and provides its services. Closing waits for removals; trees are removed by `Remover`.
  */
 export const layer = ({ path }: StoreOptions): Layer.Layer<Services, StoreError> =>
-  Layer.mergeAll(BlobStore.layer, LayerStore.layer, Graph.layer, Leases.layer).pipe(
+  // Fresh: layers are remembered by reference, and two stores of one program would share the first one's services.
+  Layer.fresh(Layer.mergeAll(BlobStore.layer, LayerStore.layer, Graph.layer, Leases.layer)).pipe(
     Layer.provide(Layer.provideMerge(Layer.effectDiscard(sweep), Home.layer(path)))
   )

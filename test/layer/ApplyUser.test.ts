@@ -7,6 +7,8 @@ import { removeTree } from "../../src/layer/Remove.ts"
 import { device, dir, file, type Item, link, privileged, symlink, tree } from "./Entries.ts"
 
 const user = 65534
+const kinds = (found: ReturnType<typeof tree>): Readonly<Record<string, unknown>> =>
+  Object.fromEntries([...found].map(([name, { type, mode }]) => [name, [type, mode]]))
 
 /** Applies items as an ordinary user with the umask 077, in a process of its own. */
 const asUser = (native: boolean, items: ReadonlyArray<Item>, check: (fs: string, answer: { readonly result?: { readonly summary: unknown; readonly records: unknown }; readonly error?: string; readonly own: number }) => void) => () => {
@@ -32,7 +34,7 @@ describe.runIf(privileged)("Apply as an ordinary user", () => {
     link("alias", "write/x"), device("char", "dev/null", [1, 3], { mode: 0o666 }), device("fifo", "p", [0, 0], { mode: 0o622, uid: user, gid: user }),
     link("null2", "dev/null"), file("gone", "x", { uid: 9 }), dir("gone", { mode: 0o700, uid: user, gid: user })
   ]
-  const modes = {
+  const modes: Readonly<Record<string, unknown>> = {
     "": ["dir", 0o755], shut: ["dir", 0], "shut/in": ["file", 0], "shut/deeper": ["dir", 0o555], "shut/deeper/f": ["file", 0o4755], "shut/late": ["file", 0o2711],
     write: ["dir", 0o300], "write/x": ["file", 0o444], s: ["symlink", 0o777], alias: ["file", 0o444], dev: ["dir", 0o755], gone: ["dir", 0o700]
   }
@@ -49,7 +51,7 @@ describe.runIf(privileged)("Apply as an ordinary user", () => {
 
   it("sets what it may, whatever the folders' modes, and records the rest", asUser(true, items, (fs, answer) => {
     const found = tree(fs)
-    assert.deepStrictEqual(Object.fromEntries([...found].map(([name, { type, mode }]) => [name, [type, mode]])), { ...modes, p: ["fifo", 0o622] })
+    assert.deepStrictEqual(kinds(found), { ...modes, p: ["fifo", 0o622] })
     for (const { uid, gid } of found.values()) assert.deepStrictEqual([uid, gid], [user, user])
     assert.deepStrictEqual(found.get("alias")?.inode, found.get("write/x")?.inode)
     assert.deepStrictEqual([found.get("write")?.mtime, found.get("write/x")?.xattrs], [3_000_000_004n, { "user.a": "\0\xff" }])
@@ -63,7 +65,7 @@ describe.runIf(privileged)("Apply as an ordinary user", () => {
 
   it("does so without native calls", asUser(false, items, (fs, answer) => {
     const found = tree(fs)
-    assert.deepStrictEqual(Object.fromEntries([...found].map(([name, { type, mode }]) => [name, [type, mode]])), modes)
+    assert.deepStrictEqual(kinds(found), modes)
     const all = [["user.a", "AP8="], ...capability]
     assert.deepStrictEqual(sorted(answer.result?.records), sorted([
       ...common, { t: "unset", path: "write", gid: 7, mtime: [3, 4] },

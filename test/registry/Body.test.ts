@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Queue, Schema, Stream } from "effect"
+import { type Cause, Effect, Exit, Fiber, Queue, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { bounded, collect, guarded } from "../../src/registry/Body.ts"
 import { NetworkError } from "../../src/registry/Errors.ts"

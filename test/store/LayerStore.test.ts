@@ -1,6 +1,7 @@
 import { assert, it, layer } from "@effect/vitest"
 import { Effect, Fiber, Option } from "effect"
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { DatabaseSync } from "node:sqlite"
 import { Graph } from "../../src/store/Graph.ts"
 import { LayerStore } from "../../src/store/LayerStore.ts"
 import { blobOf, digestOf, fill, layUp, litter, Root, storeInTemp } from "./Fixtures.ts"
@@ -67,6 +68,20 @@ layer(storeInTemp, { excludeTestServices: true })("LayerStore", (it) => {
     assert.isFalse(existsSync(`${layers.folder(diffId)}/fs/half`))
     assert.isTrue(Option.isSome(yield* layers.find(diffId)))
   }))
+
+  it.effect("has its staging folder back when the database refuses, and can commit it then", Effect.fnUntraced(function*() {
+    const layers = yield* LayerStore
+    const db = yield* Effect.acquireRelease(Effect.map(Root, (root) => new DatabaseSync(`${root}/graph.db`)), (db) => Effect.sync(() => db.close()))
+    const { diffId, facts } = named("refused")
+    const staging = yield* layers.staging({ kind: "layer", diffId })
+    fill(staging.path)
+    db.exec("CREATE TRIGGER refuse BEFORE INSERT ON layers BEGIN SELECT RAISE(ABORT, 'not now'); END")
+    assert.include((yield* Effect.flip(layers.commit(staging, facts))).message, "not now")
+    assert.deepStrictEqual([existsSync(layers.folder(diffId)), existsSync(`${staging.path}/meta`)], [false, true])
+    db.exec("DROP TRIGGER refuse")
+    yield* layers.commit(staging, facts)
+    assert.isTrue(Option.isSome(yield* layers.find(diffId)))
+  }, Effect.scoped))
 
   it.effect("publishes a root file system beside its staging folder, and leaves nothing else there", Effect.fnUntraced(function*() {
     const layers = yield* LayerStore

@@ -1,25 +1,30 @@
 import { assert, describe, it } from "@effect/vitest"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
+import { readFileSync } from "node:fs"
 import { expiry, identify, judge } from "../../src/store/Owner.ts"
 
 describe("judge", () => {
   const self = identify(1_000_000)
   const now = 1_000_000 + 2 * expiry
 
-  it("knows a living process of the same boot and namespace by pid and start, however long it is silent", () => {
-    assert.strictEqual(judge({ ...identify(0), token: "other" }, self, now), "alive")
-  })
-
-  it("knows a process that ended, at once", async () => {
+  it("knows a living process of the same boot and namespace, however long it is silent, and one that ended, at once", async () => {
     const child = spawn("sleep", ["60"])
     await once(child, "spawn")
-    const owner = { ...self, token: "other", pid: child.pid ?? 0, beat: now }
+    const pid = child.pid ?? 0
+    const started = readFileSync(`/proc/${pid}/stat`, "latin1").split(" ")[21] ?? ""
+    const owner = { ...self, token: "other", pid, started, beat: 0 }
+    assert.strictEqual(judge(owner, self, now), "alive")
     assert.strictEqual(judge({ ...owner, started: "1" }, self, now), "gone") // its number was given to another since
     const ended = once(child, "exit")
     child.kill("SIGKILL")
     await ended
     assert.strictEqual(judge(owner, self, now), "gone")
+  })
+
+  it("judges another opening in this process by the heartbeat", () => {
+    const at = (beat: number) => judge({ ...self, token: "other", beat }, self, now)
+    assert.deepStrictEqual([at(now - 1000), at(0)], ["alive", "expired"])
   })
 
   it("judges what it cannot look at by the heartbeat", () => {

@@ -210,3 +210,15 @@ it.live("a command that fails leaves nothing behind, and a new opening in one pr
   assert.deepStrictEqual(litter(path), [])
   assert.deepStrictEqual(yield* checked(path), [])
 }).pipe(Effect.scoped))
+
+it.live("two stores in one program are two", () => Effect.gen(function*() {
+  const [one, two] = [yield* temp, yield* temp]
+  const bytes = Buffer.from("in one only")
+  const has = Effect.flatMap(BlobStore, (blobs) => Effect.map(blobs.find(digestOf(bytes)), Option.isSome))
+  const both = Effect.gen(function*() {
+    yield* take(blobOf(bytes), [bytes], { commit: true })
+    const other = yield* Effect.provide(has, Store.layer({ path: two }))
+    return [yield* has, other]
+  })
+  assert.deepStrictEqual(yield* Effect.provide(both, Store.layer({ path: one })), [true, false])
+}).pipe(Effect.scoped))

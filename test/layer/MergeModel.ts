@@ -1,0 +1,128 @@
+import { createHash } from "node:crypto"
+import type { TreeRecord } from "../../src/testing/Tree.ts"
+import type { Item } from "./Entries.ts"
+
+/** A root file system in memory, to which layers are applied entry by entry: the plainest reading of the image-spec there is. */
+interface Folder { readonly type: "dir"; mode: number; mtime: bigint; readonly children: Map<string, Node> }
+interface File { readonly type: "file"; readonly mode: number; readonly mtime: bigint; readonly content: string }
+interface Symlink { readonly type: "symlink"; readonly mtime: bigint; readonly to: string }
+type Node = Folder | File | Symlink
+
+/** The model's word for what must be refused. */
+export class ModelRefused extends Error {}
+
+const folder = (): Folder => ({ type: "dir", mode: 0o755, mtime: 0n, children: new Map() })
+const split = (path: string) => path.split("/").filter((segment) => segment !== "")
+
+export class Model {
+  readonly root = folder()
+  private readonly written = new Set<Node>()
+
+  apply(items: ReadonlyArray<Item>): void {
+    this.written.clear()
+    for (const item of items) this.one(item)
+  }
+
+  records(): ReadonlyArray<TreeRecord> {
+    const records: Array<TreeRecord> = []
+    const names = new Map<Node, Array<string>>()
+    const visit = (path: string, node: Node) => {
+      const file = node.type === "file" ? node.content : ""
+      const target = node.type === "symlink" ? node.to : ""
+      if (node.type !== "dir") names.set(node, [...names.get(node) ?? [], path])
+      records.push({
+        path, type: node.type, mode: node.type === "symlink" ? 0o777 : node.mode, uid: 0, gid: 0, size: file.length + target.length, linkTarget: target,
+        hardLinkGroup: "", mtimeNs: node.mtime, content: node.type === "file" ? createHash("sha256").update(file).digest("hex") : "", xattrs: [], device: ""
+      })
+      if (node.type === "dir") for (const [name, child] of node.children) visit(path === "" ? name : `${path}/${name}`, child)
+    }
+    visit("", this.root)
+    for (const group of names.values()) {
+      if (group.length < 2) continue
+      const first = [...group].sort()[0] ?? ""
+      for (const record of records) if (group.includes(record.path)) Object.assign(record, { hardLinkGroup: first })
+    }
+    return records
+  }
+
+  private one(item: Item): void {
+    const segments = split(item.path)
+    const name = segments.pop()
+    if (name === undefined) return void Object.assign(this.root, { mode: item.mode, mtime: stamp(item) })
+    if (name.startsWith(".wh.")) {
+      const lower = this.find(segments)
+      if (lower?.type === "file" && this.written.has(lower)) throw new ModelRefused()
+      if (lower?.type !== "dir") return
+      for (const child of name === ".wh..wh..opq" ? [...lower.children.keys()] : [name.slice(4)]) this.hide(lower, child)
+      return
+    }
+    const source = item.type === "link" ? this.linked(split(item.to ?? "")) : undefined
+    const parent = this.find(segments, true)
+    if (parent?.type !== "dir") throw new ModelRefused()
+    const there = parent.children.get(name)
+    if (item.type === "dir") {
+      const made = there?.type === "dir" ? there : folder()
+      Object.assign(made, { mode: item.mode, mtime: stamp(item) })
+      return this.put(parent, name, made)
+    }
+    if (source !== undefined && source === there) return
+    this.put(parent, name, source ?? (item.type === "symlink"
+      ? { type: "symlink", mtime: stamp(item), to: item.to ?? "" }
+      : { type: "file", mode: item.mode ?? 0, mtime: stamp(item), content: item.content ?? "" }))
+  }
+
+  private linked(segments: Array<string>): Node {
+    const name = segments.pop() ?? ""
+    const parent = this.find(segments)
+    const node = parent?.type === "dir" ? parent.children.get(name) : undefined
+    if (node === undefined || node.type === "dir") throw new ModelRefused()
+    return node
+  }
+
+  private put(parent: Folder, name: string, node: Node): void {
+    parent.children.set(name, node)
+    this.written.add(node)
+  }
+
+  /** What the segments lead to, symlinks followed as if the root were `/`; with `make` missing folders are made. */
+  private find(segments: ReadonlyArray<string>, make = false): Node | undefined {
+    const pending = [...segments].reverse()
+    const above: Array<Folder> = [this.root]
+    let hops = 0
+    let own = true
+    for (let segment = pending.pop(); segment !== undefined; segment = pending.pop()) {
+      if (segment === ".") continue
+      if (segment === "..") {
+        if (above.length > 1) above.pop()
+        continue
+      }
+      const here = above.at(-1) ?? this.root
+      let child = here.children.get(segment)
+      if (child === undefined) {
+        if (!make) return undefined
+        this.put(here, segment, child = folder())
+      }
+      if (child.type === "file") return child
+      if (child.type === "symlink") {
+        own &&= this.written.has(child)
+        if (++hops > 40) {
+          if (own) throw new ModelRefused() // a layer that loops within itself
+          return undefined
+        }
+        if (child.to.startsWith("/")) above.length = 1
+        pending.push(...split(child.to).reverse())
+      } else above.push(child)
+    }
+    return above.at(-1)
+  }
+
+  /** A whiteout takes what lower layers brought and leaves what this one did. */
+  private hide(parent: Folder, name: string): void {
+    const node = parent.children.get(name)
+    if (node === undefined) return
+    if (node.type === "dir") for (const child of node.children.keys()) this.hide(node, child)
+    if (!this.written.has(node) && (node.type !== "dir" || node.children.size === 0)) parent.children.delete(name)
+  }
+}
+
+const stamp = ({ mtime: [seconds, nanos] = [1, 0] }: Item) => BigInt(seconds) * 1_000_000_000n + BigInt(nanos)
