@@ -37,7 +37,7 @@ describe("Pull", () => {
       assert.deepStrictEqual(registry.requests.filter(({ status }) => status > 0).map(({ kind }) => kind), ["manifest"])
       assert.strictEqual((yield* (yield* Graph).resolve(reference)).id, pulled.id)
       yield* assertSound(folder)
-    }).pipe(Effect.provide(towline(folder)))
+    }).pipe(Effect.provide(towline(folder, { durability: "safe" })))
     registry.forget()
     yield* Effect.gen(function*() {
       const digest = ImageBuilder.demo().manifest.descriptor.digest

@@ -5,6 +5,7 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Native } from "../src/Layers.ts"
+import { Durability } from "../src/Pull.ts"
 import * as RetryPolicy from "../src/registry/RetryPolicy.ts"
 import { Graph } from "../src/store/Graph.ts"
 import * as Towline from "../src/Towline.ts"
@@ -14,13 +15,19 @@ export const temporary: Effect.Effect<string, never, Scope.Scope> = Effect.acqui
   Effect.sync(() => mkdtempSync(join(tmpdir(), "towline-"))),
   (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true })))
 
-/** The real services over a store in `folder`, with waits a hundredth as long and no credentials. */
-export const towline = (folder: string, options: { readonly native?: boolean; readonly limits?: Partial<RetryPolicy.Limits> } = {}) =>
+/**
+ * The real services over a store in `folder`, with waits a hundredth as long and no credentials. Unpacked files are only
+ * waited for where `durability` says so: a sync is of the whole file system, with whatever other tests write there.
+ */
+export const towline = (
+  folder: string, options: { readonly native?: boolean; readonly limits?: Partial<RetryPolicy.Limits>; readonly durability?: "safe" | "fast" } = {}
+) =>
   Towline.layer({ store: join(folder, "store") }).pipe(
     Layer.provideMerge(Layer.mergeAll(
       NodeServices.layer,
       ConfigProvider.layer(ConfigProvider.fromEnvRecord({ DOCKER_CONFIG: join(folder, "no-config") })),
       Layer.succeed(Native, options.native ?? true),
+      Layer.succeed(Durability, options.durability ?? "fast"),
       Layer.effect(RetryPolicy.Limits, Effect.map(RetryPolicy.Limits, (limits) => ({ ...limits, pace: 0.01, ...options.limits })))
     )))
 

@@ -92,7 +92,7 @@ export class Ingest {
 
   /**
    * Makes the blob visible and durable if size and digest are right; else restarts and fails with `VerifyError`. It can be
-   * interrupted at any point; then what is not yet done is done by the next who wants the blob. Set by `BlobStore`.
+   * interrupted while the bytes go to the disk. Set by `BlobStore`.
    */
   commit: Effect.Effect<void, StoreError | VerifyError> = Effect.void
 
@@ -180,17 +180,20 @@ const commit = Effect.fn("Ingest.commit")(function*(home: Shape, ingest: Ingest,
   const file = blobPath(root, digest)
   yield* Disk.attempt(() => ingest.verify())
   yield* Disk.sync(ingest.fd, ingest.path)
-  yield* Effect.mapError(
-    Disk.call("commit", ingest.path, () => renameSync(ingest.path, file)),
-    (error) => error.code === "ENOENT" ? stale(ingest.path) : error
-  )
-  yield* Disk.syncFolder(file.slice(0, file.lastIndexOf("/")))
-  const since = yield* Clock.currentTimeMillis
-  yield* db.transaction(Effect.gen(function*() {
-    const gone = yield* db.rows(Gone, sql`DELETE FROM ingests WHERE path = ${path} AND owner = ${owner.self.token} RETURNING path`)
-    if (gone.length === 0) return yield* stale(ingest.path)
-    yield* db.run(sql`INSERT INTO blobs ${sql.insert({ digest, size, state: "ready", since })}
-      ON CONFLICT (digest) DO UPDATE SET size = excluded.size, state = 'ready', since = excluded.since`)
+  // From the rename to the row nothing is between: an interrupt would leave a file that only the next sweep knows.
+  yield* Effect.uninterruptible(Effect.gen(function*() {
+    yield* Effect.mapError(
+      Disk.call("commit", ingest.path, () => renameSync(ingest.path, file)),
+      (error) => error.code === "ENOENT" ? stale(ingest.path) : error
+    )
+    yield* Disk.syncFolder(file.slice(0, file.lastIndexOf("/")))
+    const since = yield* Clock.currentTimeMillis
+    yield* db.transaction(Effect.gen(function*() {
+      const gone = yield* db.rows(Gone, sql`DELETE FROM ingests WHERE path = ${path} AND owner = ${owner.self.token} RETURNING path`)
+      if (gone.length === 0) return yield* stale(ingest.path)
+      yield* db.run(sql`INSERT INTO blobs ${sql.insert({ digest, size, state: "ready", since })}
+        ON CONFLICT (digest) DO UPDATE SET size = excluded.size, state = 'ready', since = excluded.since`)
+    }))
   }))
 })
 
