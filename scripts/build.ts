@@ -15,7 +15,7 @@ const common: BuildOptions = {
 const banner = { js: 'import { createRequire as __towlineRequire } from "node:module"; const require = __towlineRequire(import.meta.url);' }
 
 await Promise.all([
-  build({ ...common, banner, minifySyntax: true, entryPoints: { pull: "src/main/pull.ts", graph: "src/main/graph.ts" } }),
+  build({ ...common, banner, minify: true, keepNames: false, entryPoints: { pull: "src/main/pull.ts", graph: "src/main/graph.ts" } }),
   build({ ...common, banner, entryPoints: { "layer-worker": "src/layer/worker.ts" } }),
   // The library shares its effect with the program that composes it.
   build({ ...common, packages: "external", sourcemap: true, entryPoints: { index: "src/index.ts", testing: "src/testing/index.ts" } })

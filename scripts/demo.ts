@@ -35,11 +35,11 @@ const demo = Effect.gen(function*() {
   const store = join(folder, "store")
   const rootfs = join(folder, "rootfs")
   yield* Console.log(`$ bin/pull --store STORE --unpack --rootfs ROOTFS ${reference}`)
-  const first = yield* pull(["--store", store, "--unpack", "--rootfs", rootfs, reference])
+  const first = yield* pull(["--platform", "linux/amd64", "--store", store, "--unpack", "--rootfs", rootfs, reference])
   if (first.code !== 0) return first.code
   yield* Console.log(`${first.out.trim()}\n\nThe root file system (mode, owner, name):\n${tree(rootfs).join("\n")}`)
   registry.forget()
-  const second = yield* pull(["--store", store, "-q", reference])
+  const second = yield* pull(["--platform", "linux/amd64", "--store", store, "-q", reference])
   yield* Console.log(`\n$ bin/pull --store STORE -q ${reference}\n${second.out.trim()}\nThe second pull made ${registry.requests.filter(({ status }) => status === 200).length} request: nothing had changed.`)
   return second.code
 }).pipe(Effect.scoped)

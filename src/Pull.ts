@@ -154,7 +154,7 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
   }
   if (root !== undefined) {
     yield* root.publish
-    for (const { blob } of layers) hub.publish({ _tag: "committed", reference, layer: blob.digest })
+    if (!unpack) for (const { blob } of layers) hub.publish({ _tag: "committed", reference, layer: blob.digest })
   }
   const warning = unsetSentence(unsets)
   if (warning !== undefined) hub.publish({ _tag: "warning", reference, message: warning })

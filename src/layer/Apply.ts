@@ -24,6 +24,8 @@ export interface ApplyOptions {
 const create = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
 const inspect = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
 const stride = 256 * 1024
+// What is remembered until `finish`, about 150 bytes beside the name: some 700,000 folders, whiteouts and links.
+const maxRemembered = 128 * 1024 * 1024
 const whiteout = ".wh."
 const opaque = ".wh..wh..opq"
 const reserved = /(?:^|\/)\.wh\.\.wh\./
@@ -52,6 +54,7 @@ export class Apply implements EntrySink {
   private entries = 0
   private bytes = 0
   private untilStop = stride
+  private remembered = 0
   /** The file whose content comes. */
   private file: { readonly fd: number; readonly place: Place; readonly entry: Entry; readonly mode: number; filled: number } | undefined
 
@@ -148,7 +151,7 @@ export class Apply implements EntrySink {
     }
     if (name.includes(whiteout)) {
       const last = Name.last(name)
-      if (last === opaque && !reserved.test(Name.parent(name))) return this.journal.addOpaque(this.root.resolve(Name.parent(name)))
+      if (last === opaque && !reserved.test(Name.parent(name))) return this.journal.addOpaque(this.remember(this.root.resolve(Name.parent(name))))
       if (reserved.test(name)) return // what aufs kept for itself
       if (last.startsWith(whiteout)) return this.whiteout(name, last.slice(whiteout.length), entry)
     }
@@ -163,7 +166,7 @@ export class Apply implements EntrySink {
 
   private whiteout(name: Name.Name, hidden: string, entry: Entry): void {
     if (hidden === "" || hidden === "." || hidden === "..") throw new Refused("a whiteout must name something in its folder", entry.path)
-    this.journal.addWhiteout(Name.join(this.root.resolve(Name.parent(name)), hidden))
+    this.journal.addWhiteout(this.remember(Name.join(this.root.resolve(Name.parent(name)), hidden)))
   }
 
   private open(place: Place, entry: Entry): void {
@@ -174,18 +177,17 @@ export class Apply implements EntrySink {
 
   private folder(place: Place, entry: Entry): void {
     const { name } = place
-    const ghost = this.journal.isGhost(name)
-    if (ghost || !this.makeFolder(place)) {
-      if (!ghost && lstatSync(place.path).isDirectory()) {
-        this.journal.declared(name)
-        return this.folders.update(name, entry)
-      }
-      this.remove(place)
+    if (this.folders.has(name)) {
+      this.journal.declared(name)
+      return this.folders.update(name, entry)
+    }
+    if (this.journal.isGhost(name) || !this.makeFolder(place)) {
+      this.clear(place)
       mkdirSync(place.path, 0o700)
       // What this layer had there before has replaced what lower layers have, which must not come back into this folder.
       this.journal.addWhiteout(name)
     }
-    this.folders.add(name, entry)
+    this.folders.add(this.remember(name), entry)
   }
 
   private link(name: Name.Name, entry: Entry): void {
@@ -224,9 +226,9 @@ export class Apply implements EntrySink {
     if (device?.device === undefined && linked === undefined && this.journal.hides(target)) {
       throw new Refused("its hard link target was removed by this layer", entry.path)
     }
-    this.remove(place)
+    this.clear(place)
     if (device?.device !== undefined) this.journal.addUnset(place.name, device)
-    else this.journal.addLink(place.name, linked ?? target)
+    else this.journal.addLink(this.remember(place.name), this.remember(linked ?? target))
   }
 
   private symlink(place: Place, entry: Entry): void {
@@ -245,7 +247,7 @@ export class Apply implements EntrySink {
     } catch (error) {
       const code = codeOf(error)
       if (code !== "EPERM" && code !== "EACCES" && code !== "ENOTSUP" && code !== "EINVAL") throw error
-      this.remove(place)
+      this.clear(place)
       const xattrs = settable(entry.xattrs)
       return this.journal.addUnset(place.name, {
         uid, gid, mode, mtime: [entry.mtimeSeconds, entry.mtimeNanos], device: [type, devmajor, devminor],
@@ -259,12 +261,18 @@ export class Apply implements EntrySink {
   private fresh<A>(place: Place, make: () => A): A {
     this.journal.dropped(place.name)
     try {
-      return make()
+      return this.root.withRoom(place.folder, make)
     } catch (error) {
       if (codeOf(error) !== "EEXIST") throw error
     }
     this.remove(place)
     return make()
+  }
+
+  /** Removes what this layer has at a place, on disk or in the journal, if anything. */
+  private clear(place: Place): void {
+    if (lstatSync(place.path, { throwIfNoEntry: false }) === undefined) this.journal.dropped(place.name)
+    else this.remove(place)
   }
 
   private remove(place: Place): void {
@@ -279,7 +287,7 @@ export class Apply implements EntrySink {
   private imply(place: Place): void {
     if (this.journal.isGhost(place.name)) throw new Refused("a parent is not a folder", Name.bytes(place.name))
     mkdirSync(place.path, 0o700)
-    this.journal.addImplied(place.name)
+    this.journal.addImplied(this.remember(place.name))
     this.folders.add(place.name, this.implied)
   }
 
@@ -294,6 +302,12 @@ export class Apply implements EntrySink {
     }
   }
 
+  private remember(name: Name.Name): Name.Name {
+    this.remembered += name.length + 150
+    if (this.remembered > maxRemembered) throw new Refused("the layer has more folders, whiteouts and links than can be remembered (128 MiB)", Name.bytes(name))
+    return name
+  }
+
   private note(name: Name.Name, unset: Meta.Unset | undefined): void {
     if (unset !== undefined) this.journal.addUnset(name, unset)
   }
@@ -301,7 +315,7 @@ export class Apply implements EntrySink {
   private settle(name: Name.Name, metadata: Metadata): void {
     const folder = this.root.enter(Name.parent(name)) ?? this.root.top
     const path = name === "" ? `${folder.prefix}.` : this.root.place(folder, Name.last(name)).path
-    const fd = openSync(path, inspect)
+    const fd = this.root.withRoom(folder, () => openSync(path, inspect))
     try {
       this.note(name, this.attributes.set(path, fd, metadata, unknownMode))
     } finally {

@@ -10,14 +10,15 @@ const perChunk = 4096
  */
 export class Folders {
   private readonly slots = new Map<Name, number>()
+  private readonly names: Array<Name> = []
   private readonly chunks: Array<Float64Array> = []
   private readonly xattrs = new Map<number, Metadata["xattrs"]>()
-  private next = 0
 
   /** A folder was made: it comes after those that were made before. */
   add(name: Name, metadata: Metadata): void {
     this.delete(name)
-    const slot = this.next++
+    const slot = this.names.length
+    this.names.push(name)
     this.slots.set(name, slot)
     this.put(slot, metadata)
   }
@@ -27,6 +28,11 @@ export class Folders {
     const slot = this.slots.get(name)
     if (slot === undefined) this.add(name, metadata)
     else this.put(slot, metadata)
+  }
+
+  /** Whether there is one. */
+  has(name: Name): boolean {
+    return this.slots.has(name)
   }
 
   /** It is gone. */
@@ -39,7 +45,10 @@ export class Folders {
 
   /** The latest made first, so that each comes before the one it is in. */
   *youngestFirst(): Generator<readonly [Name, Metadata]> {
-    for (const [name, slot] of [...this.slots].reverse()) yield [name, this.get(slot)]
+    for (let slot = this.names.length - 1; slot >= 0; slot--) {
+      const name = this.names[slot]
+      if (name !== undefined && this.slots.get(name) === slot) yield [name, this.get(slot)]
+    }
   }
 
   private put(slot: number, metadata: Metadata): void {

@@ -71,6 +71,12 @@ interface Frame {
   readonly fill: Metadata | undefined
 }
 
+/** A hard link's target: where it was, and its other name. */
+interface Held {
+  readonly name: Name.Name
+  readonly file: string
+}
+
 /** One layer on its way into a root file system. */
 class Changeset {
   private readonly into: Assembly
@@ -90,14 +96,13 @@ class Changeset {
   /** What it takes away comes first: that concerns the layers below only, and hard links may want it. */
   apply(): void {
     const { into, layer } = this
-    const held = layer.links.map((link) => ({ link, file: this.hold(link, false) }))
+    const held = layer.links.map((link) => ({ link, target: this.hold(link, false) }))
     for (const path of layer.opaques) this.empty(path)
     for (const path of layer.whiteouts) this.hide(path)
     this.walk()
-    for (const { link, file } of held) {
-      const from = file ?? this.hold(link, true)
-      this.at(link.path)
-      if (from !== undefined) renameSync(from, into.cleared(link.path).path)
+    for (const { link, target } of held) {
+      const from = target ?? this.hold(link, true)
+      if (from !== undefined) this.put(link.path, from)
     }
     if (layer.move) for (const [path, mode] of layer.locked) into.lock(path, mode)
     for (const { path, ...unset } of layer.unset()) into.restore(path, unset)
@@ -107,7 +112,7 @@ class Changeset {
    * Gives a hard link's target another name, whatever happens to the first. Undefined if it is not there yet
    * but may come (not the `last` time): through a symlink of the layers below it may be one of this layer's own files.
    */
-  private hold({ path, target }: LinkRecord, last: boolean): string | undefined {
+  private hold({ path, target }: LinkRecord, last: boolean): Held | undefined {
     this.at(target)
     const { root } = this.into
     const refuse = (reason: string) => new Refused(`its hard link target "${printable(Name.bytes(target))}": ${reason}`, Name.bytes(path))
@@ -118,13 +123,20 @@ class Changeset {
         if (is.isDirectory()) throw new Refused("it is a folder")
         const file = this.into.fresh()
         linkSync(place.path, file)
-        return file
+        return { file, name: place.name }
       }
       if (!last && root.resolve(Name.parent(target)) !== Name.parent(target)) return undefined
     } catch (error) {
       throw error instanceof Refused ? refuse(error.rule) : error
     }
     throw refuse("it is in no layer")
+  }
+
+  private put(path: Name.Name, { file, name }: Held): void {
+    this.at(path)
+    const place = this.into.cleared(path)
+    if (`${name}/`.startsWith(`${place.name}/`)) throw new Refused("its hard link target is what it replaces", Name.bytes(path))
+    renameSync(file, place.path)
   }
 
   /**

@@ -1,5 +1,5 @@
-import { closeSync, constants, openSync, readdirSync, readlinkSync, rmdirSync, statSync, unlinkSync } from "node:fs"
-import { Refused } from "./Fault.ts"
+import { closeSync, constants, lstatSync, openSync, readdirSync, readlinkSync, rmdirSync, statSync, unlinkSync } from "node:fs"
+import { printable, Refused } from "./Fault.ts"
 import * as Name from "./Name.ts"
 import { codeOf, relocate, type SystemPath } from "./Syscalls.ts"
 
@@ -32,6 +32,8 @@ const handleFlags = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW
 const maxHops = 40
 const maxSteps = 4096
 const maxAliases = 4096
+/** Bytes of one name, NAME_MAX. */
+const longest = 255
 // eslint-disable-next-line no-control-regex -- the ASCII range is what is meant
 const ascii = /^[\u0001-\u007f]*$/
 
@@ -76,8 +78,11 @@ export class Root {
   locate(name: Name.Name, make: MakeFolder): Place
   locate(name: Name.Name, make?: MakeFolder): Place | undefined
   locate(name: Name.Name, make?: MakeFolder): Place | undefined {
-    const folder = this.enter(Name.parent(name), make, name)
-    return folder && this.place(folder, Name.last(name))
+    const parent = Name.parent(name)
+    const folder = this.enter(parent, make, name)
+    if (folder === undefined) return undefined
+    const segment = Name.last(name)
+    return folder.name === parent && segment.length <= longest ? { folder, segment, name, path: at(folder, segment) } : this.place(folder, segment)
   }
 
   /** The folder `name` leads to, itself followed too if it is a symlink; else as `locate`. `asked` is named in errors. */
@@ -99,8 +104,21 @@ export class Root {
 
   /** A place in an open folder. */
   place(folder: Folder, segment: string): Place {
-    if (segment.length > 255) throw new Refused("a name in its path is longer than 255 bytes", Name.bytes(Name.join(folder.name, segment)))
-    return { folder, segment, name: Name.join(folder.name, segment), path: at(folder, segment) }
+    const name = Name.join(folder.name, segment)
+    if (segment.length > longest) throw new Refused(`a name in its path is longer than ${longest} bytes`, Name.bytes(name))
+    return { folder, segment, name, path: at(folder, segment) }
+  }
+
+  /** Runs `open`, once more with the kept handles closed (not that of `needed`) if there were no descriptors left. */
+  withRoom<A>(needed: Folder, open: () => A): A {
+    try {
+      return open()
+    } catch (error) {
+      const code = codeOf(error)
+      if (code !== "EMFILE" && code !== "ENFILE") throw error
+    }
+    for (const folder of this.folders.values()) if (folder !== needed) this.drop(folder)
+    return open()
   }
 
   /** Keeps this folder's handle open whatever comes, until another one, or none, is pinned. */
@@ -162,6 +180,14 @@ export class Root {
 
   /** The folder, or where it would be if it were not missing. */
   private walk(name: Name.Name, make: MakeFolder | undefined, asked: Name.Name): Folder | Name.Name {
+    try {
+      return this.follow(name, make, asked)
+    } catch (error) {
+      throw relocate(error, this.real(name))
+    }
+  }
+
+  private follow(name: Name.Name, make: MakeFolder | undefined, asked: Name.Name): Folder | Name.Name {
     let start = name
     let folder: Folder | undefined
     while (folder === undefined) {
@@ -210,37 +236,20 @@ export class Root {
 
   /** The folder at a place, or "missing", or the symlink's target there as `/` or `./` and its bytes. */
   private child(place: Place, asked: Name.Name): Folder | string {
-    try {
-      return this.open(place.folder, place.segment, place.name)
-    } catch (error) {
-      const code = codeOf(error)
-      if (code === "ENOENT") return "missing"
-      if (code !== "ENOTDIR" && code !== "ELOOP") throw error
-    }
-    try {
-      const target = readlinkSync(place.path, "buffer").toString("latin1")
-      return target.startsWith("/") ? target : `./${target}`
-    } catch (error) {
-      if (codeOf(error) === "EINVAL") throw new Refused(`its parent "${this.shown(place.name)}" is not a folder`, Name.bytes(asked))
-      throw relocate(error, this.real(place.name))
-    }
+    const is = lstatSync(place.path, { throwIfNoEntry: false })
+    if (is === undefined) return "missing"
+    if (is.isDirectory()) return this.open(place.folder, place.segment, place.name)
+    if (!is.isSymbolicLink()) throw new Refused(`its parent "${printable(Name.bytes(place.name))}" is not a folder`, Name.bytes(asked))
+    const target = readlinkSync(place.path, "buffer").toString("latin1")
+    return target.startsWith("/") ? target : `./${target}`
   }
 
   private open(parent: Folder, segment: string, name: Name.Name): Folder {
-    for (let emptied = false;;) {
-      try {
-        const fd = openSync(at(parent, segment), handleFlags)
-        const folder = { fd, name, prefix: `/proc/self/fd/${fd}/` }
-        this.folders.set(name, folder)
-        if (this.folders.size > this.capacity) this.evict(folder, parent)
-        return folder
-      } catch (error) {
-        const code = codeOf(error)
-        if (emptied || (code !== "EMFILE" && code !== "ENFILE")) throw relocate(error, this.real(name))
-        emptied = true
-        for (const folder of this.folders.values()) if (folder !== parent) this.drop(folder)
-      }
-    }
+    const fd = this.withRoom(parent, () => openSync(at(parent, segment), handleFlags))
+    const folder = { fd, name, prefix: `/proc/self/fd/${fd}/` }
+    this.folders.set(name, folder)
+    if (this.folders.size > this.capacity) this.evict(folder, parent)
+    return folder
   }
 
   private evict(...keep: ReadonlyArray<Folder>): void {
@@ -255,10 +264,6 @@ export class Root {
     this.folders.delete(folder.name)
     if (this.recent === folder) this.recentName = undefined
     if (this.pinned !== folder) closeSync(folder.fd)
-  }
-
-  private shown(name: Name.Name): string {
-    return Name.bytes(name).toString()
   }
 }
 

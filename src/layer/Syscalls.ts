@@ -1,7 +1,7 @@
 import { copyFileSync, constants, fstatSync, futimesSync, lstatSync, lutimesSync } from "node:fs"
 import { createRequire } from "node:module"
 import { constants as system } from "node:os"
-import { getSystemErrorMap } from "node:util"
+import { getSystemErrorMessage, getSystemErrorName } from "node:util"
 
 /** A path for the system: text, or the raw bytes of one that is not UTF-8. */
 export type SystemPath = string | Buffer
@@ -44,18 +44,17 @@ export const load = (options?: SyscallsOptions): Syscalls =>
 /** Path for people and errors. */
 const shown = (path: SystemPath) => typeof path === "string" ? path : path.toString()
 
-const describe = (errno: number): readonly [code: string, text: string] => {
-  const known = getSystemErrorMap().get(-errno)
-  if (known !== undefined) return known
-  const named = Object.entries(system.errno).find(([, value]) => value === errno)
-  return [named?.[0] ?? `E${errno}`, `system error ${errno}`]
+// libuv does not know every number of Linux (EDQUOT).
+const codeName = (errno: number): string => {
+  const name = getSystemErrorName(-errno)
+  return name.startsWith("Unknown") ? Object.entries(system.errno).find(([, value]) => value === errno)?.[0] ?? name : name
 }
 
 /** An error like those of node:fs, for the positive `errno`. */
 export const systemError = (errno: number, syscall: string, path?: SystemPath): NodeJS.ErrnoException => {
-  const [code, text] = describe(errno)
+  const code = codeName(errno)
   const where = path === undefined ? "" : ` '${shown(path)}'`
-  const error: NodeJS.ErrnoException = new Error(`${code}: ${text}, ${syscall}${where}`)
+  const error: NodeJS.ErrnoException = new Error(`${code}: ${getSystemErrorMessage(-errno)}, ${syscall}${where}`)
   error.errno = -errno
   error.code = code
   error.syscall = syscall

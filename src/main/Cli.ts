@@ -10,19 +10,32 @@ export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", {
   override get message() { return `${this.problem}; --help shows how` }
 }
 
+/** A result could not be written to stdout; `code` is errno's name. */
+export class OutputError extends Schema.TaggedError<OutputError>()("OutputError", { code: Schema.String }) {
+  override get message() {
+    const why = this.code === "ENOSPC" ? "the disk is full; free some space, then ask again" : "check where stdout leads, then ask again"
+    return `the result could not be written to stdout: ${why} (${this.code})`
+  }
+}
+
 const writeError = (text: string) => Effect.sync(() => { process.stderr.write(text) })
 
 /** Help on request goes to stdout; a mistake gets its sentence alone, on stderr. */
 const presenter: CliOutput.Presenter = {
-  present: (event) => event._tag === "InvalidInvocation"
-    ? writeError(event.errors.map(({ message }) => `${event.commandPath.join(" ")}: ${message.replace(/\s*\n\s*/g, " ").trim()}; ${event.commandPath.join(" ")} --help shows how\n`).join(""))
-    : CliOutput.defaultPresenter.present(event)
+  present: (event) => {
+    if (event._tag === "Version" || (event._tag === "Help" && event.reason === "Requested")) return CliOutput.defaultPresenter.present(event)
+    const path = event.commandPath.join(" ")
+    const mistakes = event._tag === "Help" ? ["a subcommand is missing"] : event.errors.map(({ message }) => message.replace(/\s*\n\s*/g, " ").trim())
+    return writeError(mistakes.map((mistake) => `${path}: ${mistake}; ${path} --help shows how\n`).join(""))
+  }
 }
 
+/** A folder's path, taken as it is: what is there is looked at when it is used. An empty one would be the working folder. */
+export const folder = (name: string) => Flag.String(name).pipe(Flag.withMetavar("DIR"), Flag.filter((path) => path !== "", () => "the path of a folder"))
+
 /** The store's folder: --store, else $TOWLINE_STORE, else towline in the user's data folder. */
-export const store = Flag.Directory("store").pipe(
+export const store = folder("store").pipe(
   Flag.withDescription("The store's folder (default: $TOWLINE_STORE, else towline in $XDG_DATA_HOME or ~/.local/share)"),
-  Flag.withMetavar("DIR"),
   Flag.optional,
   Flag.map((given) => Option.getOrElse(given, () => {
     const { TOWLINE_STORE: named, XDG_DATA_HOME: data } = process.env
@@ -33,8 +46,13 @@ export const store = Flag.Directory("store").pipe(
 /** Machine-readable results. */
 export const json = Flag.Boolean("json").pipe(Flag.withDescription("Print the result as JSON"), Flag.withoutNegation, Flag.withDefault(false))
 
-/** A result on stdout. */
-export const print = (text: string): Effect.Effect<void> => Effect.sync(() => { process.stdout.write(`${text}\n`) })
+/** A result on stdout; ends when it is written. A reader that left is no error of ours: `Run.run` ends the command. */
+export const print = (text: string): Effect.Effect<void, OutputError> => Effect.callback((resume) => {
+  process.stdout.write(`${text}\n`, (error) => {
+    const code = error === null || error === undefined ? undefined : "code" in error ? String(error.code) : error.message
+    resume(code === undefined ? Effect.void : code === "EPIPE" ? Effect.never : Effect.fail(new OutputError({ code })))
+  })
+})
 
 /** A message on stderr. */
 export const tell = (text: string): Effect.Effect<void> => writeError(`${text}\n`)

@@ -10,7 +10,7 @@ const codeOfTag: Readonly<Record<string, number>> = {
   Unauthorized: exitCodes.unauthorized, CredentialsError: exitCodes.unauthorized,
   NetworkError: exitCodes.network,
   AnswerRefused: exitCodes.refused, ManifestRefused: exitCodes.refused, VerifyError: exitCodes.refused, LayerRefused: exitCodes.refused,
-  StoreError: exitCodes.local
+  StoreError: exitCodes.local, OutputError: exitCodes.local
 }
 
 const tagOf = (error: unknown): string | undefined =>
@@ -50,21 +50,26 @@ const grace = 900
 
 /**
  * Runs a command to the end of the process. SIGINT, SIGTERM and SIGHUP interrupt it, its finalizers run, and it exits with
- * 130; a second signal ends it at once.
+ * 130; a second signal ends it at once. A reader that leaves the pipe early, as head does, interrupts it too.
  */
 export const run = (name: string, command: Effect.Effect<unknown, unknown>): void => {
   const fiber = Effect.runFork(command)
-  let signals = 0
-  const onSignal = () => {
-    if (signals++ > 0) process.exit(exitCodes.interrupted)
+  let stopping = false
+  const stop = () => {
+    if (stopping) return
+    stopping = true
     setTimeout(() => process.exit(exitCodes.interrupted), grace)
     Effect.runFork(Fiber.interrupt(fiber))
   }
+  let signals = 0
+  const onSignal = () => {
+    if (signals++ > 0) process.exit(exitCodes.interrupted)
+    stop()
+  }
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, onSignal)
-  // The reader of a pipe may leave early, as head does.
-  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => process.exit(exitCodes.internal))
+  // What else can go wrong with stdout, the writer of a result hears itself; of stderr there is nobody to tell.
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", (error: NodeJS.ErrnoException) => { if (error.code === "EPIPE") stop() })
   fiber.addObserver((exit) => {
-    const code = signals > 0 ? exitCodes.interrupted : finish(name, exit)
-    process.exit(code)
+    process.exit(stopping ? exitCodes.interrupted : finish(name, exit))
   })
 }

@@ -9,8 +9,8 @@ const command = Command.make("pull", {
   store: Cli.store,
   platform: Flag.String("platform").pipe(Flag.withDescription("os/arch[/variant] to choose (default: this host's)"), Flag.withMetavar("OS/ARCH"), Flag.optional),
   jobs: Flag.Int("jobs").pipe(Flag.withAlias("j"), Flag.withDescription("Blobs to fetch at a time, 1 to 64 (default: 4)"), Flag.withMetavar("N"), Flag.withDefault(4),
-    Flag.filter((jobs) => jobs >= 1 && jobs <= 64, (jobs) => `expected 1 to 64, not ${jobs}`)),
-  rootfs: Flag.Path("rootfs").pipe(Flag.withDescription("Write the image's root file system to a new or empty folder"), Flag.withMetavar("DIR"), Flag.optional),
+    Flag.filter((jobs) => jobs >= 1 && jobs <= 64, () => "1 to 64")),
+  rootfs: Cli.folder("rootfs").pipe(Flag.withDescription("Write the image's root file system to a new or empty folder"), Flag.optional),
   unpack: Flag.Boolean("unpack").pipe(Flag.withDescription("Unpack the layers into the store (default: yes, unless --rootfs is given)"), Flag.optional),
   link: Flag.Literals("link", ["auto", "reflink", "copy"]).pipe(
     Flag.withDescription("How files of stored layers get into the root file system (default: auto, reflink where possible, else copy)"), Flag.withDefault("auto")),

@@ -3,7 +3,8 @@ import { mkdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Refused } from "../../src/layer/Fault.ts"
 import * as Syscalls from "../../src/layer/Syscalls.ts"
-import { applied, descriptors, device, dir, file, inTemp, type Item, link, shape, symlink, tree } from "./Entries.ts"
+import { Apply } from "../../src/layer/Apply.ts"
+import { applied, descriptors, device, dir, entryOf, file, inTemp, type Item, link, shape, symlink, thrown, tree } from "./Entries.ts"
 
 /** What must come of the entries: a rule they break, or the tree and records they make. */
 type Outcome = RegExp | { readonly tree: ReadonlyArray<string>; readonly records?: ReadonlyArray<object> }
@@ -134,4 +135,31 @@ describe.each([["native", true], ["without native calls", false]] as const)("A h
       assert.deepStrictEqual(Object(result).records, records)
     }
   })())
+})
+
+describe("A layer made to fill memory", () => {
+  it("is refused when it has too much to remember", inTemp((temp) => {
+    mkdirSync(join(temp, "fs"))
+    const before = descriptors()
+    const apply = new Apply(join(temp, "fs"), join(temp, "meta"), { syscalls: Syscalls.load() })
+    const deep = "d/".repeat(1500)
+    const error = thrown(() => {
+      for (let one = 0; one < 1_000_000; one++) apply.entry(entryOf(file(`${deep}${"x".repeat(200)}/.wh.${one}`)))
+    })
+    apply.abort()
+    assert.instanceOf(error, Refused)
+    assert.match(error.rule, /more folders, whiteouts and links/)
+    assert.strictEqual(descriptors(), before)
+  }))
+
+  it("is refused when its names say more with every folder", inTemp((temp) => {
+    mkdirSync(join(temp, "fs"))
+    const apply = new Apply(join(temp, "fs"), join(temp, "meta"), { syscalls: Syscalls.load() })
+    const error = thrown(() => {
+      for (let one = 0; one < 10_000; one++) apply.entry(entryOf(dir(`${one}/${"d/".repeat(1900)}`)))
+    })
+    apply.abort()
+    assert.instanceOf(error, Refused)
+    assert.match(error.rule, /more folders, whiteouts and links/)
+  }))
 })

@@ -6,27 +6,45 @@ import type { Item } from "./Entries.ts"
 interface Folder { readonly type: "dir"; mode: number; mtime: bigint; readonly children: Map<string, Node> }
 interface File { readonly type: "file"; readonly mode: number; readonly mtime: bigint; readonly content: string }
 interface Symlink { readonly type: "symlink"; readonly mtime: bigint; readonly to: string }
-type Node = Folder | File | Symlink
+/** A hard link without a target: refused unless its own layer replaces it again. */
+interface Broken { readonly type: "broken" }
+type Node = Folder | File | Symlink | Broken
 
 /** The model's word for what must be refused. */
 export class ModelRefused extends Error {}
+
+/**
+ * A layer that goes through a symlink of a lower layer to what it itself replaces: what that gives depends on the order of
+ * its entries, which a layer on disk does not have. No archiver writes one.
+ */
+export class ModelUndefined extends Error {}
 
 const folder = (): Folder => ({ type: "dir", mode: 0o755, mtime: 0n, children: new Map() })
 const split = (path: string) => path.split("/").filter((segment) => segment !== "")
 
 export class Model {
   readonly root = folder()
-  private readonly written = new Set<Node>()
+  /** The names in each folder that this layer brought. */
+  private readonly written = new Map<Folder, Set<string>>()
+  private readonly declared = new Set<Node>()
+  /** Folders that this layer came to through symlinks of lower ones. */
+  private readonly through = new Set<Node>()
+  /** Whether the last `find` went through symlinks of its layer only, and, if it ended at a file, to a file of its layer. */
+  private own = true
 
   apply(items: ReadonlyArray<Item>): void {
     this.written.clear()
+    this.declared.clear()
+    this.through.clear()
     for (const item of items) this.one(item)
+    if (this.isBroken(this.root)) throw new ModelRefused()
   }
 
   records(): ReadonlyArray<TreeRecord> {
     const records: Array<TreeRecord> = []
     const names = new Map<Node, Array<string>>()
     const visit = (path: string, node: Node) => {
+      if (node.type === "broken") return
       const file = node.type === "file" ? node.content : ""
       const target = node.type === "symlink" ? node.to : ""
       if (node.type !== "dir") names.set(node, [...names.get(node) ?? [], path])
@@ -51,37 +69,53 @@ export class Model {
     if (name === undefined) return void Object.assign(this.root, { mode: item.mode, mtime: stamp(item) })
     if (name.startsWith(".wh.")) {
       const lower = this.find(segments)
-      if (lower?.type === "file" && this.written.has(lower)) throw new ModelRefused()
+      if (lower?.type === "file" && this.own) throw new ModelRefused()
       if (lower?.type !== "dir") return
       for (const child of name === ".wh..wh..opq" ? [...lower.children.keys()] : [name.slice(4)]) this.hide(lower, child)
       return
     }
-    const source = item.type === "link" ? this.linked(split(item.to ?? "")) : undefined
     const parent = this.find(segments, true)
     if (parent?.type !== "dir") throw new ModelRefused()
     const there = parent.children.get(name)
     if (item.type === "dir") {
       const made = there?.type === "dir" ? there : folder()
       Object.assign(made, { mode: item.mode, mtime: stamp(item) })
+      this.declared.add(made)
       return this.put(parent, name, made)
     }
-    if (source !== undefined && source === there) return
-    this.put(parent, name, source ?? (item.type === "symlink"
+    if (item.type === "link" && this.find(split(item.to ?? "").slice(0, -1)) === parent && split(item.to ?? "").at(-1) === name) throw new ModelRefused()
+    if (there !== undefined && this.isThrough(there)) throw new ModelUndefined()
+    parent.children.delete(name)
+    this.put(parent, name, item.type === "link" ? this.linked(split(item.to ?? "")) : item.type === "symlink"
       ? { type: "symlink", mtime: stamp(item), to: item.to ?? "" }
-      : { type: "file", mode: item.mode ?? 0, mtime: stamp(item), content: item.content ?? "" }))
+      : { type: "file", mode: item.mode ?? 0, mtime: stamp(item), content: item.content ?? "" })
   }
 
   private linked(segments: Array<string>): Node {
     const name = segments.pop() ?? ""
     const parent = this.find(segments)
     const node = parent?.type === "dir" ? parent.children.get(name) : undefined
-    if (node === undefined || node.type === "dir") throw new ModelRefused()
-    return node
+    if (node?.type === "dir" && this.declared.has(node)) throw new ModelRefused()
+    return node === undefined || node.type === "dir" ? { type: "broken" } : node
+  }
+
+  private isWritten(parent: Folder, name: string): boolean {
+    return this.written.get(parent)?.has(name) === true
+  }
+
+  private isThrough(node: Node): boolean {
+    return this.through.has(node) || (node.type === "dir" && [...node.children.values()].some((child) => this.isThrough(child)))
+  }
+
+  private isBroken(node: Node): boolean {
+    return node.type === "broken" || (node.type === "dir" && [...node.children.values()].some((child) => this.isBroken(child)))
   }
 
   private put(parent: Folder, name: string, node: Node): void {
     parent.children.set(name, node)
-    this.written.add(node)
+    const names = this.written.get(parent)
+    if (names === undefined) this.written.set(parent, new Set([name]))
+    else names.add(name)
   }
 
   /** What the segments lead to, symlinks followed as if the root were `/`; with `make` missing folders are made. */
@@ -89,7 +123,7 @@ export class Model {
     const pending = [...segments].reverse()
     const above: Array<Folder> = [this.root]
     let hops = 0
-    let own = true
+    this.own = true
     for (let segment = pending.pop(); segment !== undefined; segment = pending.pop()) {
       if (segment === ".") continue
       if (segment === "..") {
@@ -102,11 +136,14 @@ export class Model {
         if (!make) return undefined
         this.put(here, segment, child = folder())
       }
-      if (child.type === "file") return child
+      if (child.type !== "dir") {
+        if (!this.own && this.isWritten(here, segment)) throw new ModelUndefined()
+        this.own &&= this.isWritten(here, segment)
+      } else if (!this.own) this.through.add(child)
+      if (child.type === "file" || child.type === "broken") return child
       if (child.type === "symlink") {
-        own &&= this.written.has(child)
         if (++hops > 40) {
-          if (own) throw new ModelRefused() // a layer that loops within itself
+          if (this.own) throw new ModelRefused() // a layer that loops within itself
           return undefined
         }
         if (child.to.startsWith("/")) above.length = 1
@@ -121,7 +158,7 @@ export class Model {
     const node = parent.children.get(name)
     if (node === undefined) return
     if (node.type === "dir") for (const child of node.children.keys()) this.hide(node, child)
-    if (!this.written.has(node) && (node.type !== "dir" || node.children.size === 0)) parent.children.delete(name)
+    if (!this.isWritten(parent, name) && (node.type !== "dir" || node.children.size === 0)) parent.children.delete(name)
   }
 }
 

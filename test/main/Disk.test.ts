@@ -1,0 +1,86 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { ImageBuilder } from "../../src/testing/index.ts"
+import { command } from "../command.ts"
+import { assertChecked, assertDigest, assertFailed, ingests, mayMount, mounted, setting } from "./setting.ts"
+
+describe("A disk that refuses (exit code 7)", () => {
+  it.live.skipIf(!mayMount)("full: no half layer, and when there is space again the next pull goes on from what came", () => Effect.gen(function*() {
+    const { folder, reference, registry } = yield* setting()
+    const disk = join(folder, "disk")
+    const remount = yield* mounted(disk, "size=2m")
+    const store = join(disk, "store")
+    assertFailed(yield* command("pull", ["-q", "--store", store, reference]), 7, new RegExp(disk), /disk is full; free some space/)
+    assert.deepStrictEqual(readdirSync(join(store, "layers", "sha256")), [])
+    const came = ingests(store).reduce((sum, name) => sum + statSync(join(store, "ingest", name)).size, 0)
+    assert.isAbove(came, 0)
+    assertFailed(yield* command("graph", ["show", "--store", store, reference]), 3, /no image called/)
+
+    remount("size=64m")
+    yield* assertChecked(store)
+    registry.forget()
+    assertDigest(yield* command("pull", ["-q", "--store", store, reference]))
+    const fetched = registry.find({ kind: "blob", method: "GET" }).reduce((sum, { bytesSent }) => sum + bytesSent, 0)
+    const total = ImageBuilder.demo().layers.reduce((sum, { size }) => sum + size, 0)
+    assert.isAtMost(fetched, total - came + 2000, "what had come was not fetched again (the config may be)")
+    yield* assertChecked(store)
+    assert.deepStrictEqual(ingests(store), [])
+  }).pipe(Effect.scoped))
+
+  it.live.skipIf(!mayMount)("full where the root file system goes: nothing is left there, the store is whole", () => Effect.gen(function*() {
+    const { folder, pull, reference, store } = yield* setting()
+    const disk = join(folder, "disk")
+    const remount = yield* mounted(disk, "size=1m")
+    for (const unpack of [["--unpack"], []]) {
+      assertFailed(yield* pull(["-q", ...unpack, "--rootfs", join(disk, "root"), reference]), 7, /disk is full/)
+      assert.deepStrictEqual(readdirSync(disk), [])
+    }
+    remount("size=64m")
+    assertDigest(yield* pull(["-q", "--rootfs", join(disk, "root"), reference]))
+    assert.deepStrictEqual(readdirSync(disk), ["root"])
+    yield* assertChecked(store)
+  }).pipe(Effect.scoped))
+
+  it.live.skipIf(!mayMount)("read-only: a new store, and one that was there", () => Effect.gen(function*() {
+    const { folder, reference } = yield* setting()
+    const disk = join(folder, "disk")
+    const remount = yield* mounted(disk, "size=64m")
+    const store = join(disk, "store")
+    assertDigest(yield* command("pull", ["-q", "--store", store, reference]))
+    remount("ro")
+    assertFailed(yield* command("pull", ["-q", "--store", join(disk, "new"), reference]), 7, /read-only; name a writable folder/)
+    for (const args of [["pull", "-q", "--store", store, reference], ["graph", "ls", "--store", store]] as const) {
+      const [name, ...rest] = args
+      assertFailed(yield* command(name, rest), 7, new RegExp(store), /writable/)
+    }
+    remount("rw")
+    assertDigest(yield* command("pull", ["-q", "--store", store, reference]))
+    yield* assertChecked(store)
+  }).pipe(Effect.scoped))
+
+  it.live("a store that others may look into is refused with the chmod to run", () => Effect.gen(function*() {
+    const { graph, pull, reference, store } = yield* setting()
+    assertDigest(yield* pull(["-q", reference]))
+    for (const [path, mode] of [[store, 0o755], [join(store, "layers"), 0o711], [join(store, "graph.db"), 0o640]] as const) {
+      const right = statSync(path).mode & 0o777
+      chmodSync(path, mode)
+      const sentence = new RegExp(`run: chmod ${right.toString(8)} '${path}'`)
+      assertFailed(yield* pull(["-q", reference]), 7, sentence)
+      assertFailed(yield* graph("check"), 7, sentence)
+      chmodSync(path, right)
+    }
+    yield* assertChecked(store)
+  }).pipe(Effect.scoped))
+
+  it.live("a store where a file is, and a database that is none", () => Effect.gen(function*() {
+    const { folder, pull, reference, store } = yield* setting()
+    writeFileSync(join(folder, "file"), "")
+    assertFailed(yield* command("pull", ["-q", "--store", join(folder, "file"), reference]), 7, /file/)
+    mkdirSync(store, { mode: 0o700 })
+    writeFileSync(join(store, "graph.db"), "not a database, but long enough to look at, and that for some hundred bytes ".repeat(20), { mode: 0o600 })
+    assertFailed(yield* pull(["-q", reference]), 7, /graph\.db/, /not a towline database; name another folder/)
+    assert.isTrue(existsSync(join(store, "graph.db")))
+  }).pipe(Effect.scoped))
+})
