@@ -24,10 +24,21 @@ fits() {
   [ "$major" -gt 22 ] || { [ "$major" -eq 22 ] && [ "$minor" -ge 19 ]; }
 }
 
-for node in "$(command -v node || true)" "$root/node_modules/.bin/node"; do
-  if [ -n "$node" ] && [ -x "$node" ] && fits "$node"; then
-    exec "$node" --disable-warning=ExperimentalWarning "$bundle" "$@"
+# A small young generation: the buffers of a download die young, and collecting them often costs less time than it saves memory.
+try() {
+  if [ -x "$1" ] && fits "$1"; then
+    found=$1
+    shift
+    exec "$found" --disable-warning=ExperimentalWarning --max-semi-space-size=1 "$bundle" "$@"
   fi
+}
+
+rest=$PATH:
+while [ -n "$rest" ]; do
+  folder=${rest%%:*}
+  rest=${rest#*:}
+  try "${folder:-.}/node" "$@"
 done
+try "$root/node_modules/.bin/node" "$@"
 echo "$command: needs Node.js 22.19 or newer on PATH (found: $(node --version 2>/dev/null || echo none)); install one from nodejs.org or your package manager" >&2
 exit 1

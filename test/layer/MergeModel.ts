@@ -6,7 +6,7 @@ import type { Item } from "./Entries.ts"
 interface Folder { readonly type: "dir"; mode: number; mtime: bigint; readonly children: Map<string, Node> }
 interface File { readonly type: "file"; readonly mode: number; readonly mtime: bigint; readonly content: string }
 interface Symlink { readonly type: "symlink"; readonly mtime: bigint; readonly to: string }
-/** A hard link without a target: refused unless its own layer replaces it again. */
+/** A hard link without a target: refused, or not, if its own layer replaces it again. */
 interface Broken { readonly type: "broken" }
 type Node = Folder | File | Symlink | Broken
 
@@ -24,6 +24,8 @@ const split = (path: string) => path.split("/").filter((segment) => segment !== 
 
 export class Model {
   readonly root = folder()
+  /** Whether some layer had a hard link without a target: it may be refused for that. */
+  broken = false
   /** The names in each folder that this layer brought. */
   private readonly written = new Map<Folder, Set<string>>()
   private readonly declared = new Set<Node>()
@@ -96,7 +98,9 @@ export class Model {
     const parent = this.find(segments)
     const node = parent?.type === "dir" ? parent.children.get(name) : undefined
     if (node?.type === "dir" && this.declared.has(node)) throw new ModelRefused()
-    return node === undefined || node.type === "dir" ? { type: "broken" } : node
+    if (node !== undefined && node.type !== "dir") return node
+    this.broken = true
+    return { type: "broken" }
   }
 
   private isWritten(parent: Folder, name: string): boolean {
