@@ -1,4 +1,5 @@
-import { Cause, Context, Effect, Option, Queue, Result, Stream } from "effect"
+import { Cause, Context, Effect, Fiber, Option, Queue, Result, Stream } from "effect"
+import { dirname, resolve } from "node:path"
 import { type DownloadError, Downloads } from "./Download.ts"
 import { type ImageConfig } from "./image/ImageConfig.ts"
 import * as Config from "./image/ImageConfig.ts"
@@ -128,6 +129,14 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
     ? Effect.succeed(undefined)
     : RootFs.assemble(wanted, options.rootfs, options.link ?? "auto"))
 
+  const durable = durability === "safe"
+  const layerStore = yield* LayerStore
+  // What is written is sent to the disk while more comes, so that the last sync has little left to wait for.
+  const written = unpack || options.rootfs === undefined ? undefined : dirname(resolve(options.rootfs))
+  const writeback = durable && layers.some(({ state }) => state !== "unpacked")
+    ? yield* Effect.ignore(layerStore.sync(written)).pipe(Effect.delay("200 millis"), Effect.forever, Effect.forkScoped)
+    : undefined
+
   const [root, stored] = unpack
     ? yield* Effect.gen(function*() {
       const [stored] = yield* Effect.all([storeLayers, storeDocuments], { concurrency: 2 })
@@ -137,10 +146,9 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
   if (root !== undefined) unsets.push(...root.unset)
 
   const moved = stored.some((changed) => changed)
-  const layerStore = yield* LayerStore
-  const synced = durability === "safe"
-  if (synced && moved && unpack) yield* layerStore.sync()
-  if (synced && root !== undefined) yield* layerStore.sync(root.path)
+  if (writeback !== undefined) yield* Fiber.interrupt(writeback)
+  if (durable && moved && unpack) yield* layerStore.sync()
+  if (durable && root !== undefined) yield* layerStore.sync(root.path)
   if (moved || !named) {
     yield* graph.register({
       kind: plan.kind, config: plan.config, configBytes: configBytes(plan), platform: plan.platform,
@@ -148,7 +156,7 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
       manifest: plan.manifest, layers: layers.map(({ blob, diffId }) => ({ blob, diffId })),
       also: plan.documents.slice(0, -2).map(({ descriptor }) => descriptor),
       target: plan.target.digest, wanted: plan.wanted, tags: [tag],
-      ...(plan.endpoint === "store" ? {} : { origin: { repository: tag.name, endpoint: plan.endpoint } }), synced
+      ...(plan.endpoint === "store" ? {} : { origin: { repository: tag.name, endpoint: plan.endpoint } }), synced: durable
     })
     if (!named) hub.publish({ _tag: "tagged", reference, digest: plan.target.digest })
   }

@@ -19,13 +19,13 @@ export interface ApplySummary {
 export interface ApplyOptions {
   readonly syscalls: Syscalls
   readonly stop?: (() => void) | undefined
+  /** Bytes of memory for what is known only at the end, about 150 beside each name: 128 MiB, some 700,000 folders, whiteouts and links. */
+  readonly memory?: number | undefined
 }
 
 const create = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
 const inspect = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
 const stride = 256 * 1024
-// What is remembered until `finish`, about 150 bytes beside the name: some 700,000 folders, whiteouts and links.
-const maxRemembered = 128 * 1024 * 1024
 const whiteout = ".wh."
 const opaque = ".wh..wh..opq"
 const reserved = /(?:^|\/)\.wh\.\.wh\./
@@ -54,7 +54,7 @@ export class Apply implements EntrySink {
   private entries = 0
   private bytes = 0
   private untilStop = stride
-  private remembered = 0
+  private memory: number
   /** The file whose content comes. */
   private file: { readonly fd: number; readonly place: Place; readonly entry: Entry; readonly mode: number; filled: number } | undefined
 
@@ -63,6 +63,7 @@ export class Apply implements EntrySink {
     this.meta = meta
     this.syscalls = options.syscalls
     this.stop = options.stop ?? (() => {})
+    this.memory = options.memory ?? 128 * 1024 * 1024
     this.root = new Root(root)
     try {
       const born = probe(this.root)
@@ -303,8 +304,8 @@ export class Apply implements EntrySink {
   }
 
   private remember(name: Name.Name): Name.Name {
-    this.remembered += name.length + 150
-    if (this.remembered > maxRemembered) throw new Refused("the layer has more folders, whiteouts and links than can be remembered (128 MiB)", Name.bytes(name))
+    this.memory -= name.length + 150
+    if (this.memory < 0) throw new Refused("the layer has more folders, whiteouts and links than fit into memory", Name.bytes(name))
     return name
   }
 

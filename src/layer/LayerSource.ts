@@ -19,6 +19,12 @@ export interface LinkRecord {
   readonly target: Name.Name
 }
 
+/** A whiteout of `path`, or an opaque folder. */
+export interface Hidden {
+  readonly path: Name.Name
+  readonly opaque: boolean
+}
+
 /** How to open a layer: `move` if it may be taken apart, `entersAll` as the function of that name says. */
 export interface LayerSourceOptions {
   readonly move: boolean
@@ -48,8 +54,8 @@ export class LayerSource {
   readonly root: Root
   readonly move: boolean
   readonly links: Array<LinkRecord> = []
-  readonly whiteouts: Array<Name.Name> = []
-  readonly opaques: Array<Name.Name> = []
+  /** What of the layers below is hidden, from the root down: what a folder takes along, nothing in it leads to any more. */
+  readonly hidden: ReadonlyArray<Hidden>
   /** The modes of the folders that were opened up, each after the one it is in. */
   readonly locked = new Map<Name.Name, number>()
   private readonly meta: string
@@ -62,12 +68,13 @@ export class LayerSource {
     this.root = new Root(`${folder}/fs`, { capacity: 64 })
     try {
       if (!options.entersAll) this.unlockAll(options.stop)
+      const hidden: Array<Hidden> = []
       for (const record of Meta.read(this.meta)) {
-        if (record.t === "whiteout") this.whiteouts.push(record.path)
-        else if (record.t === "opaque") this.opaques.push(record.path)
+        if (record.t === "whiteout" || record.t === "opaque") hidden.push({ path: record.path, opaque: record.t === "opaque" })
         else if (record.t === "implied") this.implied.add(record.path)
         else if (record.t === "link") this.links.push(record)
       }
+      this.hidden = hidden.map((one) => ({ one, depth: depthOf(one) })).sort((a, b) => a.depth - b.depth).map(({ one }) => one)
     } catch (error) {
       this.close()
       throw error
@@ -143,3 +150,6 @@ export class LayerSource {
     }
   }
 }
+
+/** How deep the marker file was. */
+const depthOf = ({ path, opaque }: Hidden): number => (path === "" ? 0 : path.split("/").length) + (opaque ? 1 : 0)

@@ -97,8 +97,10 @@ class Changeset {
   apply(): void {
     const { into, layer } = this
     const held = layer.links.map((link) => ({ link, target: this.hold(link, false) }))
-    for (const path of layer.opaques) this.empty(path)
-    for (const path of layer.whiteouts) this.hide(path)
+    for (const { path, opaque } of layer.hidden) {
+      if (opaque) this.empty(path)
+      else this.hide(path)
+    }
     this.walk()
     for (const { link, target } of held) {
       const from = target ?? this.hold(link, true)

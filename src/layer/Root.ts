@@ -1,17 +1,11 @@
-import { closeSync, constants, lstatSync, openSync, readdirSync, readlinkSync, rmdirSync, statSync, unlinkSync } from "node:fs"
+import { lstatSync, readlinkSync, statSync } from "node:fs"
+import { erase } from "./Erase.ts"
 import { printable, Refused } from "./Fault.ts"
+import { at, type Folder, Handles, Node } from "./Handles.ts"
 import * as Name from "./Name.ts"
-import { codeOf, relocate, type SystemPath } from "./Syscalls.ts"
+import { relocate, type SystemPath } from "./Syscalls.ts"
 
-/** An open folder inside a root. Its handle may be closed by any later call of its root: use it at once or `pin` it. */
-export interface Folder {
-  /** An O_PATH descriptor. */
-  readonly fd: number
-  /** Where it is: no component of this name is a symlink. */
-  readonly name: Name.Name
-  /** What comes before a child's name in a system path: `/proc/self/fd/N/`. */
-  readonly prefix: string
-}
+export type { Folder } from "./Handles.ts"
 
 /** Where something is or will be: a folder and a name in it. */
 export interface Place {
@@ -27,15 +21,10 @@ export interface Place {
 /** Makes the folder that is missing at a place, or throws. */
 export type MakeFolder = (place: Place) => void
 
-const O_PATH = 0o10000000
-const handleFlags = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW
 const maxHops = 40
 const maxSteps = 4096
-const maxAliases = 4096
 /** Bytes of one name, NAME_MAX. */
 const longest = 255
-// eslint-disable-next-line no-control-regex -- the ASCII range is what is meant
-const ascii = /^[\u0001-\u007f]*$/
 
 /**
  * A folder tree that nothing leads out of. Names are resolved component by component through folder handles, with
@@ -46,29 +35,27 @@ const ascii = /^[\u0001-\u007f]*$/
 export class Root {
   /** The root's path as it was given. */
   readonly path: string
-  /** The root's own handle. */
-  readonly top: Folder
-  private readonly capacity: number
-  private readonly folders = new Map<Name.Name, Folder>()
-  private readonly aliases = new Map<Name.Name, Name.Name>()
-  private pinned: Folder | undefined
+  private readonly handles: Handles
   private recentName: Name.Name | undefined
-  private recent: Folder
+  private recent: Node
   private closed = false
 
   /** Opens the existing folder `path`; `capacity` is the number of handles to keep beside the root's. */
   constructor(path: string, options?: { readonly capacity?: number }) {
     this.path = path
-    this.capacity = options?.capacity ?? 256
-    const fd = openSync(path, handleFlags)
-    this.top = { fd, name: "", prefix: `/proc/self/fd/${fd}/` }
-    this.recent = this.top
+    this.handles = new Handles(path, options?.capacity ?? 256)
+    this.recent = this.handles.top
     try {
       if (!statSync(`${this.top.prefix}.`).isDirectory()) throw new Error("not a folder")
     } catch (cause) {
-      closeSync(fd)
+      this.handles.close()
       throw new Error(`Cannot unpack into ${path}: /proc/self/fd is needed and not there. It is part of Linux; mount /proc.`, { cause })
     }
+  }
+
+  /** The root's own handle. */
+  get top(): Folder {
+    return this.handles.top
   }
 
   /**
@@ -82,60 +69,47 @@ export class Root {
     const folder = this.enter(parent, make, name)
     if (folder === undefined) return undefined
     const segment = Name.last(name)
-    return folder.name === parent && segment.length <= longest ? { folder, segment, name, path: at(folder, segment) } : this.place(folder, segment)
+    return folder.name === parent && segment.length <= longest ? { folder, segment, name, path: at(folder.prefix, segment) } : this.place(folder, segment)
   }
 
   /** The folder `name` leads to, itself followed too if it is a symlink; else as `locate`. `asked` is named in errors. */
   enter(name: Name.Name, make?: MakeFolder, asked: Name.Name = name): Folder | undefined {
     if (name === "") return this.top
-    if (name === this.recentName) return this.recent
-    const folder = this.known(name) ?? this.walk(name, make, asked)
-    if (typeof folder === "string") return undefined
+    if (name === this.recentName && this.recent.fd >= 0) return this.recent
+    const found = this.follow(name, make, asked)
+    if (typeof found === "string") return undefined
     this.recentName = name
-    this.recent = folder
-    return folder
+    this.recent = found
+    return found
   }
 
   /** The name `name` leads to, as `enter`; nothing needs to be there: what is missing stays as it is written. */
   resolve(name: Name.Name): Name.Name {
-    const folder = name === "" ? this.top : this.known(name) ?? this.walk(name, undefined, name)
-    return typeof folder === "string" ? folder : folder.name
+    const found = this.follow(name, undefined, name)
+    return typeof found === "string" ? found : found.name
   }
 
   /** A place in an open folder. */
   place(folder: Folder, segment: string): Place {
     const name = Name.join(folder.name, segment)
     if (segment.length > longest) throw new Refused(`a name in its path is longer than ${longest} bytes`, Name.bytes(name))
-    return { folder, segment, name, path: at(folder, segment) }
+    return { folder, segment, name, path: at(folder.prefix, segment) }
   }
 
   /** Runs `open`, once more with the kept handles closed (not that of `needed`) if there were no descriptors left. */
   withRoom<A>(needed: Folder, open: () => A): A {
-    try {
-      return open()
-    } catch (error) {
-      const code = codeOf(error)
-      if (code !== "EMFILE" && code !== "ENFILE") throw error
-    }
-    for (const folder of this.folders.values()) if (folder !== needed) this.drop(folder)
-    return open()
+    return this.handles.withRoom(needed, open)
   }
 
   /** Keeps this folder's handle open whatever comes, until another one, or none, is pinned. */
   pin(folder: Folder | undefined): void {
-    const before = this.pinned
-    this.pinned = folder
-    if (before !== undefined && before !== folder && before !== this.top && this.folders.get(before.name) !== before) closeSync(before.fd)
+    this.handles.pin(folder instanceof Node ? folder : undefined)
   }
 
   /** What was at `name` (a place's name) is no longer there, or not the same: handles at and below it are dropped. */
   forget(name: Name.Name): void {
-    this.aliases.clear()
     this.recentName = undefined
-    const below = `${name}/`
-    for (const [key, folder] of this.folders) {
-      if (key === name || key.startsWith(below)) this.drop(folder)
-    }
+    this.handles.forget(name)
   }
 
   /**
@@ -143,14 +117,9 @@ export class Root {
    * `removed` is told each name that is gone, children first. Folders must be ours to enter and write (apply keeps them
    * 0700). Forgets the place.
    */
-  remove(place: Place, removed?: (name: Name.Name) => void): void {
+  remove(place: Place, removed: (name: Name.Name) => void = () => {}): void {
     this.forget(place.name)
-    try {
-      if (!unlinkUnlessFolder(place.path)) removeFolder(place, removed)
-      removed?.(place.name)
-    } catch (error) {
-      throw relocate(error, this.real(place.name))
-    }
+    this.handles.withRoom(place.folder, () => this.told(place.name, () => erase(place.path, place.name, removed)))
   }
 
   /** The path of `name` for people and errors. */
@@ -162,45 +131,17 @@ export class Root {
   close(): void {
     if (this.closed) return
     this.closed = true
-    this.pin(undefined)
-    for (const folder of this.folders.values()) closeSync(folder.fd)
-    this.folders.clear()
-    closeSync(this.top.fd)
+    this.handles.close()
   }
 
-  private known(name: Name.Name): Folder | undefined {
-    if (name === "") return this.top
-    const folder = this.folders.get(name) ?? this.folders.get(this.aliases.get(name) ?? "")
-    if (folder !== undefined) { // the youngest is last
-      this.folders.delete(folder.name)
-      this.folders.set(folder.name, folder)
-    }
-    return folder
-  }
-
-  /** The folder, or where it would be if it were not missing. */
-  private walk(name: Name.Name, make: MakeFolder | undefined, asked: Name.Name): Folder | Name.Name {
-    try {
-      return this.follow(name, make, asked)
-    } catch (error) {
-      throw relocate(error, this.real(name))
-    }
-  }
-
-  private follow(name: Name.Name, make: MakeFolder | undefined, asked: Name.Name): Folder | Name.Name {
-    let start = name
-    let folder: Folder | undefined
-    while (folder === undefined) {
-      start = Name.parent(start)
-      folder = this.known(start)
-    }
-    const pending = name.slice(start === "" ? 0 : start.length + 1).split("/").reverse()
+  /** The folder with its handle open, or where it would be if it were not missing. */
+  private follow(name: Name.Name, make: MakeFolder | undefined, asked: Name.Name): Node | Name.Name {
+    const pending = name.split("/").reverse()
     const missing: Array<string> = []
+    let node = this.handles.top
     let hops = 0
     let steps = 0
-    for (;;) {
-      const segment = pending.pop()
-      if (segment === undefined) break
+    for (let segment = pending.pop(); segment !== undefined; segment = pending.pop()) {
       if (segment === "" || segment === ".") continue
       if (++steps > maxSteps) throw new Refused(`its path leads through more than ${maxSteps} folders`, Name.bytes(asked))
       if (missing.length > 0) {
@@ -208,126 +149,49 @@ export class Root {
         else missing.push(segment)
         continue
       }
-      if (segment === "..") {
-        if (folder !== this.top) folder = this.known(Name.parent(folder.name)) ?? this.open(folder, "..", Name.parent(folder.name))
-        continue
-      }
-      const place = this.place(folder, segment)
-      const child = this.known(place.name) ?? this.child(place, asked)
-      if (child === "missing") {
+      const next = segment === ".." ? node.parent ?? node : node.children.get(segment) ?? this.look(node, segment, asked)
+      if (next === undefined) {
         if (make === undefined) missing.push(segment)
         else {
-          make(place)
-          folder = this.open(folder, segment, place.name)
+          const place = this.place(this.open(node), segment)
+          this.told(place.name, () => make(place))
+          node = this.handles.child(node, segment)
         }
-      } else if (typeof child === "string") {
+      } else if (typeof next === "string") {
         if (++hops > maxHops) throw new Refused(`its path leads through more than ${maxHops} symlinks`, Name.bytes(asked))
-        if (child.startsWith("/")) folder = this.top
-        pending.push(...child.split("/").reverse())
-      } else folder = child
+        if (next.startsWith("/")) node = this.handles.top
+        pending.push(...next.split("/").reverse())
+      } else node = next
     }
-    if (missing.length > 0) return Name.join(folder.name, missing.join("/"))
-    if (folder.name !== name) {
-      if (this.aliases.size >= maxAliases) this.aliases.clear()
-      this.aliases.set(name, folder.name)
-    }
-    return folder
+    return missing.length > 0 ? Name.join(node.name, missing.join("/")) : this.open(node)
   }
 
-  /** The folder at a place, or "missing", or the symlink's target there as `/` or `./` and its bytes. */
-  private child(place: Place, asked: Name.Name): Folder | string {
-    const is = lstatSync(place.path, { throwIfNoEntry: false })
-    if (is === undefined) return "missing"
-    if (is.isDirectory()) return this.open(place.folder, place.segment, place.name)
-    if (!is.isSymbolicLink()) throw new Refused(`its parent "${printable(Name.bytes(place.name))}" is not a folder`, Name.bytes(asked))
-    const target = readlinkSync(place.path, "buffer").toString("latin1")
-    return target.startsWith("/") ? target : `./${target}`
+  /** What is in a folder under this name: a folder, the target of a symlink, or nothing. */
+  private look(parent: Node, segment: string, asked: Name.Name): Node | string | undefined {
+    const known = parent.links.get(segment)
+    if (known !== undefined) return known
+    const place = this.place(this.open(parent), segment)
+    return this.told(place.name, () => {
+      const is = lstatSync(place.path, { throwIfNoEntry: false })
+      if (is === undefined) return undefined
+      if (is.isDirectory()) return this.handles.child(parent, segment)
+      if (!is.isSymbolicLink()) throw new Refused(`its parent "${printable(Name.bytes(place.name))}" is not a folder`, Name.bytes(asked))
+      const target = readlinkSync(place.path, "buffer").toString("latin1")
+      this.handles.keepLink(parent, segment, target)
+      return target
+    })
   }
 
-  private open(parent: Folder, segment: string, name: Name.Name): Folder {
-    const fd = this.withRoom(parent, () => openSync(at(parent, segment), handleFlags))
-    const folder = { fd, name, prefix: `/proc/self/fd/${fd}/` }
-    this.folders.set(name, folder)
-    if (this.folders.size > this.capacity) this.evict(folder, parent)
-    return folder
+  private open(node: Node): Node {
+    return this.told(node.name, () => this.handles.handle(node))
   }
 
-  private evict(...keep: ReadonlyArray<Folder>): void {
-    for (const folder of this.folders.values()) {
-      if (folder === this.pinned || keep.includes(folder)) continue
-      this.drop(folder)
-      return
+  /** Runs what may fail; a system error then tells of `name`. */
+  private told<A>(name: Name.Name, run: () => A): A {
+    try {
+      return run()
+    } catch (error) {
+      throw relocate(error, this.real(name))
     }
   }
-
-  private drop(folder: Folder): void {
-    this.folders.delete(folder.name)
-    if (this.recent === folder) this.recentName = undefined
-    if (this.pinned !== folder) closeSync(folder.fd)
-  }
-}
-
-const at = (folder: Folder, segment: string): SystemPath => {
-  const path = folder.prefix + segment
-  return ascii.test(segment) ? path : Buffer.from(path, "latin1")
-}
-
-/** Unlinks a path; false if it is a folder. */
-const unlinkUnlessFolder = (path: SystemPath): boolean => {
-  try {
-    unlinkSync(path)
-  } catch (error) {
-    const code = codeOf(error)
-    if (code === "EISDIR") return false
-    if (code !== "ENOENT") throw error
-  }
-  return true
-}
-
-/** Removes a folder tree of any depth with one descriptor: down by name, up by `..`. */
-const removeFolder = (place: Place, removed: ((name: Name.Name) => void) | undefined): void => {
-  const flags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
-  const opened = (path: SystemPath, name: Name.Name): Folder => {
-    const fd = openSync(path, flags)
-    return { fd, name, prefix: `/proc/self/fd/${fd}/` }
-  }
-  const levels: Array<{ readonly name: Name.Name; readonly folders: Array<string> }> = []
-  let folder = opened(place.path, place.name)
-  const list = () => {
-    const folders: Array<string> = []
-    levels.push({ name: folder.name, folders })
-    for (const bytes of readdirSync(`${folder.prefix}.`, { encoding: "buffer" })) {
-      const segment = bytes.toString("latin1")
-      if (!unlinkUnlessFolder(at(folder, segment))) folders.push(segment)
-      else removed?.(Name.join(folder.name, segment))
-    }
-  }
-  const move = (path: SystemPath, name: Name.Name) => {
-    const next = opened(path, name)
-    closeSync(folder.fd)
-    folder = next
-  }
-  try {
-    list()
-    for (;;) {
-      const level = levels[levels.length - 1]
-      const next = level?.folders.at(-1)
-      if (level === undefined) break
-      if (next !== undefined) {
-        move(at(folder, next), Name.join(level.name, next))
-        list()
-        continue
-      }
-      levels.pop()
-      const above = levels[levels.length - 1]
-      if (above === undefined) break
-      move(`${folder.prefix}..`, above.name)
-      const gone = above.folders.pop() ?? ""
-      rmdirSync(at(folder, gone))
-      removed?.(Name.join(above.name, gone))
-    }
-  } finally {
-    closeSync(folder.fd)
-  }
-  rmdirSync(place.path)
 }

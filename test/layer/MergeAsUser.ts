@@ -1,8 +1,8 @@
-// Run by MergeUser.test.ts as a process of its own: applies layers as the user 65534 and merges them, in the folder of its first argument.
-import { chmodSync, lstatSync, mkdirSync, readdirSync } from "node:fs"
+// Run by MergeUser.test.ts as a process of its own: as the user 65534 it applies layers below the folder of its first argument
+// ("apply"), and merges them into `root` there ("move", "copy").
+import { mkdirSync } from "node:fs"
 import { join } from "node:path"
 import { merge } from "../../src/layer/Merge.ts"
-import { removeTree } from "../../src/layer/Remove.ts"
 import * as Syscalls from "../../src/layer/Syscalls.ts"
 import { applied, descriptors, type Item, thrown } from "./Entries.ts"
 
@@ -14,8 +14,9 @@ process.setgroups?.([])
 process.setgid?.(65534)
 process.setuid?.(65534)
 const before = descriptors()
-let result: unknown
+let unset: unknown
 const error = thrown(() => {
+  mkdirSync(folder, { mode: 0o700 })
   const folders = layers.map((items, index) => {
     const layer = join(folder, String(index))
     mkdirSync(layer, { mode: 0o700 })
@@ -24,12 +25,6 @@ const error = thrown(() => {
   })
   if (how === "apply") return
   mkdirSync(join(folder, "root"), { mode: 0o700 })
-  const { unset } = merge(join(folder, "root"), folders, { link: "auto", hold: join(folder, "hold"), syscalls })
-  result = { unset, left: readdirSync(folder).sort() }
-  if (how !== "remove") return
-  // What the caller could not look at as itself it can now.
-  removeTree(join(folder, "root"))
-  chmodSync(folder, lstatSync(folder).mode)
-  for (const { folder: layer } of folders) removeTree(layer)
+  unset = merge(join(folder, "root"), folders, { link: "auto", hold: join(folder, "hold"), syscalls }).unset
 })
-process.stdout.write(JSON.stringify({ result, error: error === undefined ? undefined : String(error), leaked: descriptors() - before }))
+process.stdout.write(JSON.stringify({ unset, error: error === undefined ? undefined : String(error), leaked: descriptors() - before }))

@@ -29,7 +29,7 @@ export class Model {
   /** The names in each folder that this layer brought. */
   private readonly written = new Map<Folder, Set<string>>()
   private readonly declared = new Set<Node>()
-  /** Folders that this layer came to through symlinks of lower ones. */
+  /** Symlinks of lower layers that this layer went through, and folders it came to so. */
   private readonly through = new Set<Node>()
   /** Whether the last `find` went through symlinks of its layer only, and, if it ended at a file, to a file of its layer. */
   private own = true
@@ -79,6 +79,7 @@ export class Model {
     const parent = this.find(segments, true)
     if (parent?.type !== "dir") throw new ModelRefused()
     const there = parent.children.get(name)
+    if (there !== undefined && there.type !== "dir" && this.isThrough(there)) throw new ModelUndefined()
     if (item.type === "dir") {
       const made = there?.type === "dir" ? there : folder()
       Object.assign(made, { mode: item.mode, mtime: stamp(item) })
@@ -148,8 +149,10 @@ export class Model {
       if (child.type === "symlink") {
         if (++hops > 40) {
           if (this.own) throw new ModelRefused() // a layer that loops within itself
+          if (make) throw new ModelUndefined()
           return undefined
         }
+        if (!this.own) this.through.add(child)
         if (child.to.startsWith("/")) above.length = 1
         pending.push(...split(child.to).reverse())
       } else above.push(child)

@@ -39,12 +39,18 @@ describe("bin/pull finds what to run", () => {
     mkdirSync(join(folder, "node_modules", ".bin"), { recursive: true })
     const other = join(folder, "older")
     mkdirSync(other)
-    for (const version of ["v20.20.2", "v22.18.0", "v8.0.0", "nonsense", "v22"]) {
+    for (const version of ["v20.20.2", "v22.18.0", "v8.0.0", "nonsense"]) {
       fake(version, join(other, "node"))
       const none = yield* run(`${other}:${system}`)
       assert.deepStrictEqual([none.code, none.stdout], [1, ""], version)
       assert.match(none.stderr, new RegExp(`^pull: needs Node\\.js 22\\.19 or newer on PATH \\(found: ${version}\\); install .*\n$`))
     }
+    const tools = join(folder, "tools")
+    mkdirSync(tools)
+    for (const tool of ["sh", "dirname", "readlink", "find", "head"]) symlinkSync((yield* program("sh", ["-c", `command -v ${tool}`])).stdout.trim(), join(tools, tool))
+    const without = yield* run(tools)
+    assert.strictEqual(without.code, 1)
+    assert.match(without.stderr, /^pull: needs Node\.js 22\.19 or newer on PATH \(found: none\); install .*\n$/)
     symlinkSync(node, join(folder, "node_modules", ".bin", "node"))
     assert.match((yield* run(`${other}:${system}`)).stdout, /^\/.* \d+ \n$/, "the project's own")
     for (const version of ["v22.19.0", "v24.0.0", "v100.1.0"]) {
