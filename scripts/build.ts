@@ -1,7 +1,8 @@
 // Builds dist/: a bundle for each command, the layer worker, and the library with its types.
-import { build, type BuildOptions } from "esbuild"
+import { build, type BuildOptions, type Plugin } from "esbuild"
 import { execFileSync } from "node:child_process"
 import { rmSync } from "node:fs"
+import { createRequire } from "node:module"
 
 const root = new URL("..", import.meta.url).pathname
 process.chdir(root)
@@ -14,8 +15,23 @@ const common: BuildOptions = {
 // What is bundled from CommonJS asks for node's modules by require().
 const banner = { js: 'import { createRequire as __towlineRequire } from "node:module"; const require = __towlineRequire(import.meta.url);' }
 
+// undici is large, CommonJS, and only needed when something is fetched: a file of its own with named exports, so that `--help`
+// does not wait for it and esbuild's splitting need not understand it.
+const undiciNames = Object.keys(createRequire(import.meta.url)("undici")).filter((name) => name !== "default")
+const apart: Plugin = {
+  name: "undici-apart",
+  setup: ({ onResolve }) => { onResolve({ filter: /^undici$/ }, () => ({ path: "./undici.js", external: true })) }
+}
+
 await Promise.all([
-  build({ ...common, banner, minify: true, keepNames: false, entryPoints: { pull: "src/main/pull.ts", graph: "src/main/graph.ts" } }),
+  build({
+    ...common, banner, minify: true, splitting: true, chunkNames: "part-[hash]", plugins: [apart],
+    entryPoints: { pull: "src/main/pull.ts", graph: "src/main/graph.ts" }
+  }),
+  build({
+    ...common, banner, minify: true, outdir: undefined, outfile: "dist/undici.js",
+    stdin: { contents: `import undici from "undici"; export const { ${undiciNames.join(", ")} } = undici; export default undici`, resolveDir: "." }
+  }),
   build({ ...common, banner, entryPoints: { "layer-worker": "src/layer/worker.ts" } }),
   // The library shares its effect with the program that composes it.
   build({ ...common, packages: "external", sourcemap: true, entryPoints: { index: "src/index.ts", testing: "src/testing/index.ts" } })

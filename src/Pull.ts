@@ -143,7 +143,6 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
       return [yield* assemble, stored] as const
     })
     : yield* Effect.all([assemble, storeLayers, storeDocuments], { concurrency: 3 })
-  if (root !== undefined) unsets.push(...root.unset)
 
   const moved = stored.some((changed) => changed)
   if (writeback !== undefined) yield* Fiber.interrupt(writeback)
@@ -164,7 +163,7 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
     yield* root.publish
     if (!unpack) for (const { blob } of layers) hub.publish({ _tag: "committed", reference, layer: blob.digest })
   }
-  const warning = unsetSentence(unsets)
+  const warning = unsetSentence(root?.unset ?? unsets)
   if (warning !== undefined) hub.publish({ _tag: "warning", reference, message: warning })
   const config = yield* Effect.fromResult(Config.decode(configBytes(plan)))
   const changed = moved || !named

@@ -68,7 +68,7 @@ const expected = (layers: ReadonlyArray<ReadonlyArray<Item>>): { readonly record
   const model = new Model()
   try {
     for (const items of layers) model.apply(items)
-    return { records: model.records(), refused: model.broken ? "perhaps" : false }
+    return { records: model.records(), refused: model.doubtful ? "perhaps" : false }
   } catch (error) {
     if (error instanceof ModelUndefined) return undefined
     if (error instanceof ModelRefused) return { records: [], refused: true }

@@ -24,8 +24,8 @@ const split = (path: string) => path.split("/").filter((segment) => segment !== 
 
 export class Model {
   readonly root = folder()
-  /** Whether some layer had a hard link without a target: it may be refused for that. */
-  broken = false
+  /** Whether some layer had a hard link without a target, or a whiteout below a file or loop of its own: it may be refused for that. */
+  doubtful = false
   /** The names in each folder that this layer brought. */
   private readonly written = new Map<Folder, Set<string>>()
   private readonly declared = new Set<Node>()
@@ -71,7 +71,7 @@ export class Model {
     if (name === undefined) return void Object.assign(this.root, { mode: item.mode, mtime: stamp(item) })
     if (name.startsWith(".wh.")) {
       const lower = this.find(segments)
-      if (lower?.type === "file" && this.own) throw new ModelRefused()
+      if (lower?.type === "file" && this.own) this.doubtful = true
       if (lower?.type !== "dir") return
       for (const child of name === ".wh..wh..opq" ? [...lower.children.keys()] : [name.slice(4)]) this.hide(lower, child)
       return
@@ -100,7 +100,7 @@ export class Model {
     const node = parent?.type === "dir" ? parent.children.get(name) : undefined
     if (node?.type === "dir" && this.declared.has(node)) throw new ModelRefused()
     if (node !== undefined && node.type !== "dir") return node
-    this.broken = true
+    this.doubtful = true
     return { type: "broken" }
   }
 
@@ -148,8 +148,8 @@ export class Model {
       if (child.type === "file" || child.type === "broken") return child
       if (child.type === "symlink") {
         if (++hops > 40) {
-          if (this.own) throw new ModelRefused() // a layer that loops within itself
-          if (make) throw new ModelUndefined()
+          if (make) throw this.own ? new ModelRefused() : new ModelUndefined()
+          this.doubtful = true
           return undefined
         }
         if (!this.own) this.through.add(child)

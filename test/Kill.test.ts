@@ -1,0 +1,133 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { spawnSync } from "node:child_process"
+import { existsSync, readdirSync, readFileSync } from "node:fs"
+import { join } from "node:path"
+import { ImageBuilder, TestRegistry, Tree } from "../src/testing/index.ts"
+import { command, type Ended, startCommand } from "./command.ts"
+import { assertSound, temporary, towline } from "./harness.ts"
+import { assertChecked, assertDigest, ingests } from "./main/setting.ts"
+
+// strace sends the real process a signal as it enters its n-th call of a kind. TOWLINE_KILL=all tries every n instead of a few.
+const every = process.env["TOWLINE_KILL"] === "all"
+const patience = every ? 24 * 3_600_000 : 240_000
+const strace = ["strace", "-f", "-qq"] // with --seccomp-bpf, strace 6.1 does not count
+const missing = spawnSync("strace", [...strace.slice(1), "-o", "/dev/null", "-e", "trace=none", "true"]).status !== 0
+const required = process.env["TOWLINE_INTEROP"] === "required"
+
+/** What changes a disk, by the names it has on one architecture or another. */
+const kinds: Readonly<Record<string, ReadonlyArray<string>>> = {
+  rename: ["rename", "renameat", "renameat2"],
+  fsync: ["fsync", "fdatasync"],
+  link: ["link", "linkat"],
+  unlink: ["unlink", "unlinkat", "rmdir"],
+  mkdir: ["mkdir", "mkdirat"],
+  write: ["write", "writev"],
+  pwrite: ["pwrite64", "pwritev", "ftruncate"]
+}
+const optional = (names: ReadonlyArray<string>) => names.map((name) => `?${name}`).join(",")
+
+/** A call, and which of the thread that makes most of it: `strace` counts for each thread. */
+interface Point {
+  readonly call: string
+  readonly nth: number
+}
+
+/** The points of each kind in a trace of a whole run: at most `count`, spread over all there are. */
+const pointsIn = (trace: string, count: number): ReadonlyArray<Point> => {
+  const counts = new Map<string, Map<string, number>>()
+  for (const [, thread = "", call = ""] of trace.matchAll(/^(\d+) +(\w+)\(/gm)) {
+    const threads = counts.get(call) ?? new Map<string, number>()
+    counts.set(call, threads.set(thread, (threads.get(thread) ?? 0) + 1))
+  }
+  return Object.values(kinds).flatMap((calls) => {
+    const all = calls.flatMap((call) => Array.from({ length: Math.max(0, ...counts.get(call)?.values() ?? []) }, (_, at) => ({ call, nth: at + 1 })))
+    if (every || all.length <= count) return all
+    return Array.from({ length: count }, (_, at) => all[Math.round(at * (all.length - 1) / (count - 1))]).filter((point) => point !== undefined)
+  })
+}
+
+const traced = (file: string) => [...strace, "-o", file, "-e", `trace=${Object.values(kinds).map(optional).join(",")}`]
+
+const killed = ({ call, nth }: Point, signal: "KILL" | "TERM") =>
+  [...strace, "-o", "/dev/null", "-e", `trace=${call}`, "-e", `inject=${call}:signal=${signal}:when=${nth}`]
+
+/** A registry, and what its image looks like as files. */
+const shelf = Effect.gen(function*() {
+  const registry = yield* TestRegistry.make()
+  registry.put("app", "1", ImageBuilder.demo())
+  const folder = yield* temporary
+  const reference = `${registry.host}/app:1`
+  assertDigest(yield* command("pull", ["-q", "--store", join(folder, "store"), "--rootfs", join(folder, "root"), reference]))
+  return { folder, reference, whole: Tree.walk(join(folder, "root")) }
+})
+
+/** One run in a folder of its own that meets `signal` at `point`; then everything must be as if it had not been. */
+const survives = Effect.fnUntraced(function*(
+  { reference, whole }: Effect.Success<typeof shelf>, point: Point, signal: "KILL" | "TERM", options: ReadonlyArray<string>
+) {
+  const folder = yield* temporary
+  const [store, place] = [join(folder, "store"), join(folder, "place")]
+  const target = join(place, "root")
+  const running = yield* startCommand("pull", ["-q", "--store", store, ...options, "--rootfs", target, reference], { under: killed(point, signal) })
+  const ended = yield* running.ended
+  yield* assertIntact(store)
+  if (existsSync(place)) {
+    assert.deepStrictEqual(readdirSync(place).filter((name) => name !== "root"), [], "litter beside the target")
+    if (existsSync(target)) assert.deepStrictEqual(Tree.diff(Tree.walk(target), whole), [], "half a root file system")
+  }
+  const second = existsSync(target) ? join(place, "again") : target
+  assertDigest(yield* command("pull", ["-q", "--store", store, ...options, "--rootfs", second, reference]))
+  assert.deepStrictEqual(ingests(store), [])
+  assert.deepStrictEqual(Tree.diff(Tree.walk(second), whole), [])
+  yield* assertSound(folder).pipe(Effect.provide(towline(folder)))
+  return ended
+}, Effect.scoped, (self, _, { call, nth }, signal) =>
+  Effect.mapError(Effect.sandbox(self), (cause) => new Error(`SIG${signal} at ${call} ${nth}`, { cause })))
+
+/** The next command finds nothing wrong. */
+const assertIntact = assertChecked
+
+const wasHit = ({ code, signal }: Ended) => signal !== null || code === 130 || code === 137
+
+describe("Killed at any step", () => {
+  const name = "pull: SIGKILL and SIGTERM at renames, syncs, links, removals, new folders and writes (needs strace)"
+  it.live.skipIf(missing && !required)(name, () => Effect.gen(function*() {
+    assert.isFalse(missing, "strace is missing, or may not trace")
+    const images = yield* shelf
+    const runs: Array<Effect.Effect<Ended, Error>> = []
+    for (const options of [["--unpack"], []]) {
+      const folder = yield* temporary
+      const trace = join(folder, "trace")
+      const args = ["-q", "--store", join(folder, "store"), ...options, "--rootfs", join(folder, "place", "root"), images.reference]
+      assertDigest(yield* command("pull", args, { under: traced(trace) }))
+      const text = readFileSync(trace, "utf8")
+      runs.push(...pointsIn(text, 4).map((point) => survives(images, point, "KILL", options)))
+      runs.push(...pointsIn(text, 2).map((point) => survives(images, point, "TERM", options)))
+    }
+    const ended = yield* Effect.forEach(runs, (run) => run, { concurrency: 2 })
+    assert.isAbove(ended.filter(wasHit).length, runs.length * 0.8, "most signals met their call")
+  }).pipe(Effect.scoped), patience)
+
+  it.live.skipIf(missing && !required)("graph rm: SIGKILL at renames, syncs, removals and writes (needs strace)", () => Effect.gen(function*() {
+    assert.isFalse(missing, "strace is missing, or may not trace")
+    const { reference } = yield* shelf
+    const pulled = Effect.gen(function*() {
+      const folder = yield* temporary
+      const store = join(folder, "store")
+      assertDigest(yield* command("pull", ["-q", "--store", store, reference]))
+      return { folder, store, rm: ["rm", "--store", store, reference] }
+    })
+    const first = yield* pulled
+    const trace = join(first.folder, "trace")
+    assert.strictEqual((yield* command("graph", first.rm, { under: traced(trace) })).code, 0)
+    yield* Effect.forEach(pointsIn(readFileSync(trace, "utf8"), 2), Effect.fnUntraced(function*(point) {
+      const { folder, rm, store } = yield* pulled
+      yield* command("graph", rm, { under: killed(point, "KILL") })
+      yield* assertIntact(store)
+      assert.deepStrictEqual(ingests(store), [])
+      assertDigest(yield* command("pull", ["-q", "--store", store, reference]))
+      yield* assertSound(folder).pipe(Effect.provide(towline(folder)))
+    }, Effect.scoped), { concurrency: 2 })
+  }).pipe(Effect.scoped), patience)
+})
