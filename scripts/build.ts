@@ -8,10 +8,10 @@ const root = new URL("..", import.meta.url).pathname
 process.chdir(root)
 rmSync("dist", { recursive: true, force: true })
 
-const common: BuildOptions = {
-  bundle: true, platform: "node", format: "esm", target: "node22.19", legalComments: "none", logLevel: "warning",
-  outdir: "dist", external: ["koffi"], define: { "process.env.NODE_ENV": '"production"' }
-}
+const common = {
+  bundle: true, platform: "node", format: "esm", target: "node22.19", legalComments: "none", logLevel: "warning", external: ["koffi"], define: { "process.env.NODE_ENV": '"production"' }
+} as const satisfies BuildOptions
+const outdir = "dist"
 // What is bundled from CommonJS asks for node's modules by require().
 const banner = { js: 'import { createRequire as __towlineRequire } from "node:module"; const require = __towlineRequire(import.meta.url);' }
 
@@ -25,15 +25,15 @@ const apart: Plugin = {
 
 await Promise.all([
   build({
-    ...common, banner, minify: true, splitting: true, chunkNames: "part-[hash]", plugins: [apart],
+    ...common, outdir, banner, minify: true, splitting: true, chunkNames: "part-[hash]", plugins: [apart],
     entryPoints: { pull: "src/main/pull.ts", graph: "src/main/graph.ts" }
   }),
   build({
-    ...common, banner, minify: true, outdir: undefined, outfile: "dist/undici.js",
+    ...common, banner, minify: true, outfile: "dist/undici.js",
     stdin: { contents: `import undici from "undici"; export const { ${undiciNames.join(", ")} } = undici; export default undici`, resolveDir: "." }
   }),
-  build({ ...common, banner, entryPoints: { "layer-worker": "src/layer/worker.ts" } }),
+  build({ ...common, outdir, banner, entryPoints: { "layer-worker": "src/layer/worker.ts" } }),
   // The library shares its effect with the program that composes it.
-  build({ ...common, packages: "external", sourcemap: true, entryPoints: { index: "src/index.ts", testing: "src/testing/index.ts" } })
+  build({ ...common, outdir, packages: "external", sourcemap: true, entryPoints: { index: "src/index.ts", testing: "src/testing/index.ts" } })
 ])
 execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.build.json"], { stdio: "inherit" })
