@@ -1,5 +1,5 @@
 import {
-  Clock, Context, Deferred, Duration, Effect, Equal, Fiber, Hash, Layer, Option, Pull, RcMap, Schedule, type Scope, Semaphore, Stream
+  Cause, Clock, Context, Deferred, Duration, Effect, Equal, Fiber, Hash, Layer, Option, Pull, RcMap, Schedule, type Scope, Semaphore, Stream
 } from "effect"
 import { VerifyError, type Descriptor } from "./image/Descriptor.ts"
 import { Feed } from "./Feed.ts"
@@ -124,7 +124,9 @@ export class Downloads extends Context.Service<Downloads, {
         const events = new Hub<LayerEvent>(keyOf)
         const opened = yield* Deferred.make<number, DownloadError>()
         const fiber = yield* run(request, { feed, events, opened, slots }).pipe(
-          Effect.tapCause((cause) => Effect.andThen(Deferred.failCause(opened, cause), RcMap.invalidate(map, request))),
+          // An interrupted one is out of the map already, and another may be in its place.
+          Effect.tapCause((cause) => Effect.andThen(
+            Deferred.failCause(opened, cause), Cause.hasInterrupts(cause) ? Effect.void : RcMap.invalidate(map, request))),
           Effect.forkScoped
         )
         return { blob: request.blob, opened: Deferred.await(opened), feed, done: Effect.asVoid(Fiber.join(fiber)), events }

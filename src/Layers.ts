@@ -48,9 +48,10 @@ export const stage = Effect.fn("Layers.stage")(function*({ blob, diffId, reposit
     const fd = yield* download.opened
     yield* Effect.sync(() => download.events.publish({ _tag: "extracting", layer: blob.digest, bytes: control.consumed, total: blob.size })).pipe(
       Effect.delay("100 millis"), Effect.forever, Effect.forkScoped)
-    const result = yield* Effect.result(perform<"unpack">({ kind: "unpack", fd, size: blob.size, folder, diffId, native }, blob.digest, control))
+    // Whatever it is, bugs included: bytes that are taken back may vanish from the file before their worker is asked to stop.
+    const exit = yield* Effect.exit(perform<"unpack">({ kind: "unpack", fd, size: blob.size, folder, diffId, native }, blob.digest, control))
     if ((yield* settled) === "verified") {
-      const unpacked = yield* Effect.fromResult(result)
+      const unpacked = yield* exit
       return Option.some({ folder, unpacked })
     }
     yield* perform<"remove">({ kind: "remove", path: folder }, blob.digest, new Control())

@@ -1,9 +1,10 @@
-import { Cause, Context, Effect, Fiber, Option, Queue, Result, Stream } from "effect"
+import { type Cause, Context, Effect, Exit, Fiber, Option, Queue, Stream } from "effect"
 import { dirname, resolve } from "node:path"
 import { type DownloadError, Downloads } from "./Download.ts"
 import { type ImageConfig } from "./image/ImageConfig.ts"
 import * as Config from "./image/ImageConfig.ts"
 import type { Descriptor } from "./image/Descriptor.ts"
+import type { Digest } from "./image/Digest.ts"
 import type { ManifestRefused } from "./image/Manifest.ts"
 import type { InvalidPlatform, NoPlatform } from "./image/Platform.ts"
 import type { InvalidReference } from "./image/Reference.ts"
@@ -89,6 +90,7 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
     ...plan.documents.map(({ descriptor }) => descriptor.digest), ...plan.layers.flatMap(({ blob, diffId }) => [blob.digest, diffId])
   ])
   const layers = yield* PullPlan.states(plan.layers)
+  if (!plan.fits) hub.publish({ _tag: "warning", reference, message: `the image is for ${plan.platform}, and runs on ${plan.wanted} only by emulation` })
   const sizes = new Map(layers.map(({ blob }) => [blob.digest, blob.size]))
   const lacking = new Map(layers.filter(({ state }) => state !== "unpacked" || options.blobs === true).map(({ blob, have }) => [blob.digest, blob.size - have]))
   const sum = (numbers: Iterable<number>) => [...numbers].reduce((a, b) => a + b, 0)
@@ -99,15 +101,20 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
   const wanted: ReadonlyArray<Wanted> = layers.map(({ blob, diffId }) => ({ blob, diffId, repository }))
   const before = yield* graph.find(plan.target.digest, plan.wanted)
   const tag = { name: `${repository.domain}/${repository.path}`, reference: plan.name }
-  const named = Option.exists(before, ({ manifest, tags }) =>
-    manifest.digest === plan.manifest.digest && tags.some(({ name, reference }) => name === tag.name && reference === tag.reference))
+  const current = yield* graph.resolve(`${tag.name}${plan.name.includes(":") ? "@" : ":"}${plan.name}`).pipe(
+    Effect.asSome, Effect.catchTags({ ImageNotFound: () => Effect.succeedNone, AmbiguousName: () => Effect.succeedNone }))
+  // Two manifests can describe one image: the tag must be of this one.
+  const named = Option.exists(before, ({ manifest }) => manifest.digest === plan.manifest.digest)
+    && Option.exists(current, ({ manifest, tags }) =>
+      manifest.digest === plan.manifest.digest && tags.some(({ name, reference }) => name === tag.name && reference === tag.reference))
   const unsets: Array<Unset> = []
+  /** Layers that are complete with the root file system they go into, and not before. */
+  const awaited = options.rootfs !== undefined && !unpack ? new Set<Digest>() : undefined
 
   /** One layer into the store: its blob, and its files if they are wanted there. */
-  const store = Effect.fnUntraced(function*(layer: PullPlan.PlannedLayer) {
-    const { blob, diffId, have, state } = layer
-    const fetched = have === blob.size
-    if ((state === "unpacked" && (fetched || options.blobs !== true)) || (fetched && !unpack && options.rootfs === undefined)) {
+  const storeLayer = Effect.fnUntraced(function*(layer: PullPlan.PlannedLayer) {
+    const { blob, diffId, state, stored } = layer
+    if ((state === "unpacked" && (stored || options.blobs !== true)) || (stored && !unpack && options.rootfs === undefined)) {
       hub.publish({ _tag: "exists", reference, layer: blob.digest })
       return false
     }
@@ -117,9 +124,12 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
       const made = yield* Effect.scoped(Effect.flatMap(Layers, (layers) => layers.get({ blob, diffId, repository })))
       if (Option.isSome(made)) unsets.push(made.value.unset)
     } else yield* download.done
-    if (options.rootfs === undefined || unpack) hub.publish({ _tag: "committed", reference, layer: blob.digest })
-    return true
-  }, Effect.scoped)
+    if (awaited === undefined) hub.publish({ _tag: "committed", reference, layer: blob.digest })
+    else awaited.add(blob.digest)
+    return !stored || (unpack && state !== "unpacked")
+  })
+  // What is unpacked for the root file system is heard of until that is there.
+  const store = (layer: PullPlan.PlannedLayer) => awaited === undefined ? Effect.scoped(storeLayer(layer)) : storeLayer(layer)
   const largestFirst = [...new Map(layers.map((layer) => [`${layer.blob.digest} ${layer.diffId}`, layer])).values()]
     .sort((a, b) => b.blob.size - a.blob.size)
   const storeLayers = Effect.forEach(largestFirst, store, { concurrency: "unbounded" })
@@ -146,22 +156,25 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
 
   const moved = stored.some((changed) => changed)
   if (writeback !== undefined) yield* Fiber.interrupt(writeback)
-  if (durable && moved && unpack) yield* layerStore.sync()
+  // Also what a pull that was stopped, or did not wait, has left.
+  const unsynced = durable && unpack && (yield* Effect.exists(layers, ({ diffId }) =>
+    Effect.map(layerStore.find(diffId), Option.exists(({ state }) => state === "unsynced"))))
+  if (unsynced) yield* layerStore.sync()
   if (durable && root !== undefined) yield* layerStore.sync(root.path)
-  if (moved || !named) {
+  if (moved || !named || unsynced) {
     yield* graph.register({
       kind: plan.kind, config: plan.config, configBytes: configBytes(plan), platform: plan.platform,
       ...(plan.created === undefined ? {} : { created: plan.created }),
       manifest: plan.manifest, layers: layers.map(({ blob, diffId }) => ({ blob, diffId })),
       also: plan.documents.slice(0, -2).map(({ descriptor }) => descriptor),
       target: plan.target.digest, wanted: plan.wanted, tags: [tag],
-      ...(plan.endpoint === "store" ? {} : { origin: { repository: tag.name, endpoint: plan.endpoint } }), synced: durable
+      ...(plan.endpoint === "store" ? {} : { origin: { repository: tag.name, endpoint: plan.endpoint } }), synced: unsynced
     })
     if (!named) hub.publish({ _tag: "tagged", reference, digest: plan.target.digest })
   }
   if (root !== undefined) {
     yield* root.publish
-    if (!unpack) for (const { blob } of layers) hub.publish({ _tag: "committed", reference, layer: blob.digest })
+    for (const layer of awaited ?? []) hub.publish({ _tag: "committed", reference, layer })
   }
   const warning = unsetSentence(root?.unset ?? unsets)
   if (warning !== undefined) hub.publish({ _tag: "warning", reference, message: warning })
@@ -196,10 +209,10 @@ export const events = (reference: string, options: PullOptions = {}) =>
     const hub = new Hub<PullEvent>(keyOf)
     const outcome = yield* Queue.unbounded<never, PullError | Cause.Done>()
     yield* pullWith(hub, reference, options).pipe(
-      Effect.result,
-      Effect.flatMap((result) => Effect.sync(() => {
+      Effect.exit,
+      Effect.flatMap((exit) => Effect.sync(() => {
         hub.end()
-        if (Result.isFailure(result)) Queue.failCauseUnsafe(outcome, Cause.fail(result.failure))
+        if (Exit.isFailure(exit)) Queue.failCauseUnsafe(outcome, exit.cause)
         else Queue.endUnsafe(outcome)
       })),
       Effect.forkScoped

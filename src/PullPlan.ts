@@ -18,9 +18,12 @@ const documentCap = 4 * 1024 * 1024
 const depthCap = 8
 const entryCap = 4096
 
-/** A layer of the plan: its blob, its diff ID, what the store has of it, and how many bytes of the blob those are. */
+/**
+ * A layer of the plan: its blob, its diff ID, what the store has of it, how many bytes of the blob those are, and whether
+ * the blob is verified and in the store: all its bytes may be there before it is.
+ */
 export class PlannedLayer extends Schema.Class<PlannedLayer>("PlannedLayer")({
-  blob: Descriptor, diffId: Digest, state: LayerState, have: Schema.Natural
+  blob: Descriptor, diffId: Digest, state: LayerState, have: Schema.Natural, stored: Schema.Boolean
 }) {}
 
 /** A document on the way from the reference to the image, byte for byte as it was sent. */
@@ -43,6 +46,8 @@ export class PullPlan extends Schema.Class<PullPlan>("PullPlan")({
   /** The platform that was asked for, or the host's, and the image's own. */
   wanted: Schema.String,
   platform: Schema.String,
+  /** Whether the image runs on the platform that was wanted. It need not where nobody asked and there is no other. */
+  fits: Schema.Boolean,
   candidates: Schema.Array(PlannedCandidate),
   kind: Schema.Literals(["oci", "schema2"]),
   manifest: Descriptor,
@@ -103,7 +108,7 @@ export const states = Effect.fnUntraced(function*(layers: ReadonlyArray<{ readon
     const stored = Option.isSome(yield* blobs.find(blob.digest))
     const have = stored ? blob.size : yield* blobs.partial(blob.digest)
     const state = Option.isSome(yield* store.find(diffId)) ? "unpacked" : stored ? "stored" : have > 0 ? "partial" : "missing"
-    return new PlannedLayer({ blob, diffId, state, have })
+    return new PlannedLayer({ blob, diffId, state, have, stored })
   }))
 })
 
@@ -115,7 +120,7 @@ export const make = Effect.fn("PullPlan.make")(function*(text: string, options: 
   const printed = Reference.print(reference)
   const answer = yield* target(repository, reference)
   const documents: Array<PlannedDocument> = []
-  const candidates: Array<typeof PlannedCandidate.Type> = []
+  const candidates: Array<Judged> = []
   const seen = new Set<Digest>()
   let entries = 0
 
@@ -145,31 +150,47 @@ export const make = Effect.fn("PullPlan.make")(function*(text: string, options: 
       })
     }
     const choice = Platform.choose(wanted, doc.manifests)
-    for (const { descriptor, lost, platform } of choice.candidates) {
-      candidates.push({ digest: descriptor.digest, platform: platform === undefined ? "unknown" : Platform.print(platform), ...(lost === undefined ? {} : { lost }) })
-    }
+    const judged = new Map(choice.candidates.map(({ descriptor, lost, platform }) => {
+      const candidate: Judged = { digest: descriptor.digest, platform: platform === undefined ? unnamed : Platform.print(platform), lost }
+      return [descriptor, candidate]
+    }))
+    candidates.push(...judged.values())
     for (const next of choice.ranked) {
-      if (seen.has(next.digest)) continue
+      const candidate = judged.get(next)
+      if (candidate === undefined || seen.has(next.digest)) continue
       seen.add(next.digest)
       const child = new Descriptor({ mediaType: next.mediaType, digest: next.digest, size: next.size })
       const fetched = yield* document(repository, child)
       const kept = documents.length
-      const found = yield* descend(yield* decode(fetched.raw, { ...fetched, descriptor: child }), fetched.raw, child, depth + 1)
-      // Where the index names no platform, the config does.
-      if (Option.isSome(found) && (next.platform !== undefined || Platform.distance(wanted, found.value.config.platform) !== undefined)) return found
+      const inner = yield* decode(fetched.raw, { ...fetched, descriptor: child })
+      // Where the index names no platform, the manifest tells what it is, and the config what it is for.
+      const bare = next.platform === undefined && inner._tag === "Image" ? Manifest.checkImage(inner) : undefined
+      if (bare !== undefined && Result.isFailure(bare)) {
+        candidate.lost = bare.failure.rule
+        continue
+      }
+      const found = yield* descend(inner, fetched.raw, child, depth + 1)
+      if (Option.isSome(found) && (bare === undefined || Platform.distance(wanted, found.value.config.platform) !== undefined)) {
+        candidate.lost = undefined
+        return found
+      }
+      if (Option.isSome(found)) candidate.platform = Platform.print(found.value.config.platform)
+      candidate.lost = Option.isSome(found) ? `for another platform: ${candidate.platform}` : "none of its entries fits"
       documents.length = kept
     }
     return Option.none()
   })
 
   const found = yield* descend(first, answer.raw, targetDescriptor, 0)
-  if (Option.isNone(found)) {
-    return yield* new Platform.NoPlatform({
-      reference: printed, wanted: Platform.print(wanted),
-      available: [...new Set(candidates.map(({ platform }) => platform).filter((platform) => platform !== "unknown" && platform !== "unknown/unknown"))]
-    })
-  }
+  const noPlatform = (platforms: ReadonlyArray<string>) => new Platform.NoPlatform({
+    reference: printed, wanted: Platform.print(wanted),
+    available: [...new Set(platforms.filter((platform) => platform !== unnamed && platform !== "unknown/unknown"))]
+  })
+  if (Option.isNone(found)) return yield* noPlatform(candidates.map(({ platform }) => platform))
   const { config, configRaw, descriptor, manifest } = found.value
+  // An index's word on its entry was taken above, whatever the config leaves out.
+  const fits = first._tag === "Index" || Platform.distance(wanted, config.platform) !== undefined
+  if (!fits && options.platform !== undefined) return yield* noPlatform([Platform.print(config.platform)])
   documents.push(new PlannedDocument({ descriptor: manifest.config, raw: configRaw }))
   const diffIds = config.rootfs.diffIds
   const layers = yield* states(manifest.layers.flatMap((blob, index) => {
@@ -178,12 +199,22 @@ export const make = Effect.fn("PullPlan.make")(function*(text: string, options: 
   }))
   return new PullPlan({
     reference: printed, repository, name: reference.digest ?? reference.tag ?? "latest", endpoint: answer.endpoint,
-    target: targetDescriptor, wanted: Platform.print(wanted), platform: Platform.print(config.platform), candidates,
+    target: targetDescriptor, wanted: Platform.print(wanted), platform: Platform.print(config.platform), fits,
+    candidates: candidates.map(({ lost, ...candidate }) => lost === undefined ? candidate : { ...candidate, lost }),
     kind: manifest.mediaType.startsWith("application/vnd.oci.") ? "oci" : "schema2",
     manifest: descriptor, config: manifest.config, ...(config.created === undefined ? {} : { created: config.created }), layers, documents
   })
 })
 
+/** What the platform of an entry is called that names none. */
+const unnamed = "unknown"
+
+/** A candidate, as far as it is judged. */
+interface Judged {
+  readonly digest: Digest
+  platform: string
+  lost: string | undefined
+}
 interface Found {
   readonly manifest: Manifest.ImageManifest
   readonly descriptor: Descriptor

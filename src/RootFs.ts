@@ -27,7 +27,7 @@ export interface Assembled {
   /** Where it is until `publish`: a folder that only this user may enter. */
   readonly path: string
   readonly unset: ReadonlyArray<Unset>
-  /** Renames it into its place. */
+  /** Renames it into its place, which must be vacant. */
   readonly publish: Effect.Effect<void, StoreError | TargetNotEmpty>
 }
 
@@ -38,10 +38,9 @@ export interface Assembled {
  */
 export const assemble = Effect.fn("RootFs.assemble")(function*(
   layers: ReadonlyArray<Wanted>, target: string, link: Link
-): Effect.fn.Return<Assembled, LayerError | StoreError | TargetNotEmpty, Scope.Scope | Effect.Services<ReturnType<typeof stage>> | LayerStore> {
+): Effect.fn.Return<Assembled, LayerError | StoreError, Scope.Scope | Effect.Services<ReturnType<typeof stage>> | LayerStore> {
   const store = yield* LayerStore
   const place = resolve(target)
-  yield* vacant(place)
   yield* Files.makeFolder(dirname(place), { parents: true })
   const staging = yield* store.staging({ kind: "rootfs", place: dirname(place), name: basename(place) })
   const parts = yield* Effect.forEach(layers, (wanted, index) => part(wanted, index, staging), { concurrency: "unbounded" })
@@ -54,7 +53,9 @@ export const assemble = Effect.fn("RootFs.assemble")(function*(
   return {
     path: root,
     unset: [unset],
-    publish: Effect.andThen(vacant(place), staging.publish(place, root))
+    // Who was quicker between the look and the rename is told as who was there before.
+    publish: Effect.andThen(vacant(place), staging.publish(place, root)).pipe(
+      Effect.catchTag("StoreError", (error) => Effect.andThen(vacant(place), Effect.fail(error))))
   }
 })
 

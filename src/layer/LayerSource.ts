@@ -99,6 +99,12 @@ export class LayerSource {
     return place !== undefined && lstatSync(place.path, { throwIfNoEntry: false })?.isDirectory() === true
   }
 
+  /** Whether this layer has anything under the very name `name`. */
+  has(name: Name.Name): boolean {
+    const place = this.root.locate(name)
+    return place !== undefined && place.name === name && lstatSync(place.path, { throwIfNoEntry: false }) !== undefined
+  }
+
   /** The folder `name`, which is there. */
   folder(name: Name.Name): Folder {
     const folder = this.root.enter(name)

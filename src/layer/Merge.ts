@@ -112,7 +112,8 @@ class Changeset {
 
   /**
    * Gives a hard link's target another name, whatever happens to the first. Undefined if it is not there yet
-   * but may come (not the `last` time): through a symlink of the layers below it may be one of this layer's own files.
+   * but may come (not the `last` time): it may be a file of this layer under the name that a symlink of the layers below
+   * gives it. What this layer has under the very name comes after the link, or `Apply` would have found it.
    */
   private hold({ path, target }: LinkRecord, last: boolean): Held | undefined {
     this.at(target)
@@ -127,11 +128,11 @@ class Changeset {
         linkSync(place.path, file)
         return { file, name: place.name }
       }
-      if (!last && root.resolve(Name.parent(target)) !== Name.parent(target)) return undefined
     } catch (error) {
       throw error instanceof Refused ? refuse(error.rule) : error
     }
-    throw refuse("it is in no layer")
+    if (last || this.layer.has(target)) throw refuse("it is in no layer")
+    return undefined
   }
 
   private put(path: Name.Name, { file, name }: Held): void {

@@ -141,7 +141,7 @@ export class Workers extends Context.Service<Workers, {
       warm: Effect.gen(function*() {
         const idle = yield* Queue.clear(free)
         for (const thread of idle) yield* Queue.offer(free, yield* live(thread))
-      }),
+      }).pipe(Effect.uninterruptible),
       run: <K extends Job["kind"]>(job: Extract<Job, { readonly kind: K }>, subject: string, control: Control) =>
         Effect.uninterruptibleMask((restore) =>
           restore(Queue.take(free)).pipe(Effect.flatMap(live), Effect.flatMap((thread) =>

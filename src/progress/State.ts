@@ -46,11 +46,13 @@ export const after = (state: State, event: PullEvent): State => {
 
 const change = (old: LayerView, event: Extract<PullEvent, { readonly layer: Digest }>): Partial<LayerView> => {
   switch (event._tag) {
-    case "waiting": return { phase: "waiting" }
+    // Unpacked, and its blob is wanted after all: nothing of that was there.
+    case "waiting": return { phase: "waiting", ...(old.phase === "exists" ? { had: 0, fetched: 0 } : {}) }
     case "downloading":
       return { ...(old.phase === "extracting" ? {} : { phase: "downloading", bytes: event.bytes, note: undefined }), fetched: event.bytes }
     case "retrying": return { phase: "retrying", note: event.cause }
-    case "resumed": return { phase: "downloading", bytes: event.offset, fetched: event.offset, note: undefined }
+    // What an earlier pull left; it counts neither as fetched now nor for the rate.
+    case "resumed": return { phase: "downloading", bytes: event.offset, had: event.offset, fetched: event.offset, note: undefined }
     case "verified": return { ...(old.phase === "extracting" ? {} : { phase: "verified" }), fetched: old.total }
     // Until the blob is whole its download is what the reader waits for.
     case "extracting": return old.fetched < old.total ? {} : { phase: "extracting", bytes: event.bytes }

@@ -31,6 +31,8 @@ export class Model {
   private readonly declared = new Set<Node>()
   /** Symlinks of lower layers that this layer went through, and folders it came to so. */
   private readonly through = new Set<Node>()
+  /** Symlinks that this layer has made by hard links: it does not know them when it is unpacked. */
+  private readonly linkedSymlinks = new Set<Node>()
   /** Whether the last `find` went through symlinks of its layer only, and, if it ended at a file, to a file of its layer. */
   private own = true
 
@@ -38,6 +40,7 @@ export class Model {
     this.written.clear()
     this.declared.clear()
     this.through.clear()
+    this.linkedSymlinks.clear()
     for (const item of items) this.one(item)
     if (this.isBroken(this.root)) throw new ModelRefused()
   }
@@ -77,7 +80,7 @@ export class Model {
       return
     }
     const parent = this.find(segments, true)
-    if (parent?.type !== "dir") throw new ModelRefused()
+    if (parent?.type !== "dir") throw this.own ? new ModelRefused() : new ModelUndefined()
     const there = parent.children.get(name)
     if (there !== undefined && there.type !== "dir" && this.isThrough(there)) throw new ModelUndefined()
     if (item.type === "dir") {
@@ -99,6 +102,7 @@ export class Model {
     const parent = this.find(segments)
     const node = parent?.type === "dir" ? parent.children.get(name) : undefined
     if (node?.type === "dir" && this.declared.has(node)) throw new ModelRefused()
+    if (node?.type === "symlink") this.linkedSymlinks.add(node)
     if (node !== undefined && node.type !== "dir") return node
     this.doubtful = true
     return { type: "broken" }
@@ -142,6 +146,7 @@ export class Model {
         this.put(here, segment, child = folder())
       }
       if (child.type !== "dir") {
+        if (this.linkedSymlinks.has(child)) throw new ModelUndefined()
         if (!this.own && this.isWritten(here, segment)) throw new ModelUndefined()
         this.own &&= this.isWritten(here, segment)
       } else if (!this.own) this.through.add(child)

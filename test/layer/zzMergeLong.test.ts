@@ -93,5 +93,5 @@ describe("Merge", () => {
       assert.deepStrictEqual(diff(moved, copied), [])
       assert.deepStrictEqual(diff(moved, model.records, { ignore: ["uid", "gid"] }), [], JSON.stringify(items))
     })()
-  }), { arbitrary: { runs: 25000 }, timeout: 900_000 })
+  }), { arbitrary: { runs: 40000 }, timeout: 3_000_000 })
 })

@@ -18,21 +18,24 @@ const checkout = Effect.gen(function*() {
   utimesSync(join(folder, "src", "main", "pull.ts"), 1000, 1000)
   const fake = (version: string, path = join(folder, "path", "node")) =>
     writeFileSync(path, `#!/bin/sh\n[ "$1" = --version ] && { echo ${version}; exit; }\necho "not fit to run $*"\nexit 99\n`, { mode: 0o755 })
-  return { folder, fake, run: (PATH: string, ...args: ReadonlyArray<string>) => program(join(folder, "bin", "pull"), args, { env: { PATH } }) }
+  // What the launcher uses, and no Node.
+  const tools = join(folder, "tools")
+  mkdirSync(tools)
+  for (const tool of ["sh", "dirname", "readlink", "find", "head"]) symlinkSync((yield* program("sh", ["-c", `command -v ${tool}`])).stdout.trim(), join(tools, tool))
+  return { folder, fake, tools, run: (PATH: string, ...args: ReadonlyArray<string>) => program(join(folder, "bin", "pull"), args, { env: { PATH } }) }
 })
 
 describe("bin/pull finds what to run", () => {
   it.live("the Node on PATH if it is new enough, as the same process, from any link to it", () => Effect.gen(function*() {
-    const { fake, folder, run } = yield* checkout
-    const system = "/usr/bin:/bin"
+    const { fake, folder, run, tools } = yield* checkout
     const node = process.execPath
     const path = join(folder, "path")
     symlinkSync(node, join(path, "node"))
-    const ended = yield* run(`${path}:${system}`, "a b", "--c")
+    const ended = yield* run(`${path}:${tools}`, "a b", "--c")
     assert.match(ended.stdout, new RegExp(`^${node} \\d+ a b --c\n$`))
     symlinkSync("../bin/pull", join(path, "there"))
     symlinkSync(join(path, "there"), join(path, "towline-pull"))
-    const linked = yield* program("sh", ["-c", "echo $$; exec towline-pull x"], { env: { PATH: `${path}:${system}` } })
+    const linked = yield* program("sh", ["-c", "echo $$; exec towline-pull x"], { env: { PATH: `${path}:${tools}` } })
     const [shell, line] = linked.stdout.split("\n")
     assert.strictEqual(line, `${node} ${shell ?? ""} x`, "one pid from the shell to Node")
 
@@ -41,27 +44,25 @@ describe("bin/pull finds what to run", () => {
     mkdirSync(other)
     for (const version of ["v20.20.2", "v22.18.0", "v8.0.0", "nonsense"]) {
       fake(version, join(other, "node"))
-      const none = yield* run(`${other}:${system}`)
+      const none = yield* run(`${other}:${tools}`)
       assert.deepStrictEqual([none.code, none.stdout], [1, ""], version)
+      assert.match((yield* run(`${other}:${path}:${tools}`)).stdout, /^\/.* \d+ \n$/, "the next one on PATH")
       assert.match(none.stderr, new RegExp(`^pull: needs Node\\.js 22\\.19 or newer on PATH \\(found: ${version}\\); install .*\n$`))
     }
-    const tools = join(folder, "tools")
-    mkdirSync(tools)
-    for (const tool of ["sh", "dirname", "readlink", "find", "head"]) symlinkSync((yield* program("sh", ["-c", `command -v ${tool}`])).stdout.trim(), join(tools, tool))
     const without = yield* run(tools)
     assert.strictEqual(without.code, 1)
     assert.match(without.stderr, /^pull: needs Node\.js 22\.19 or newer on PATH \(found: none\); install .*\n$/)
     symlinkSync(node, join(folder, "node_modules", ".bin", "node"))
-    assert.match((yield* run(`${other}:${system}`)).stdout, /^\/.* \d+ \n$/, "the project's own")
+    assert.match((yield* run(`${other}:${tools}`)).stdout, /^\/.* \d+ \n$/, "the project's own")
     for (const version of ["v22.19.0", "v24.0.0", "v100.1.0"]) {
       fake(version, join(other, "node"))
-      assert.match((yield* run(`${other}:${system}`, "x")).stdout, /^not fit to run .*pull\.js x\n$/, `${version} is new enough to be asked`)
+      assert.match((yield* run(`${other}:${tools}`, "x")).stdout, /^not fit to run .*pull\.js x\n$/, `${version} is new enough to be asked`)
     }
   }).pipe(Effect.scoped))
 
   it.live("refuses in a checkout what was built from older sources, and says what to do where nothing was built", () => Effect.gen(function*() {
-    const { folder, run } = yield* checkout
-    const path = `${dirname(process.execPath)}:/usr/bin:/bin`
+    const { folder, run, tools } = yield* checkout
+    const path = `${dirname(process.execPath)}:${tools}`
     assert.strictEqual((yield* run(path)).code, 0)
     writeFileSync(join(folder, "src", "New.ts"), "")
     utimesSync(join(folder, "dist", "pull.js"), 2000, 2000)
