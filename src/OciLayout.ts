@@ -4,9 +4,10 @@ import { join, resolve } from "node:path"
 import { Descriptor } from "./image/Descriptor.ts"
 import { Digest, parts } from "./image/Digest.ts"
 import * as MediaType from "./image/MediaType.ts"
-import type { PulledImage } from "./Pull.ts"
+import { Durability, type PulledImage } from "./Pull.ts"
 import { BlobStore } from "./store/BlobStore.ts"
 import * as Files from "./store/Files.ts"
+import { LayerStore } from "./store/LayerStore.ts"
 
 /** The layout's marker (image-spec, image-layout.md#oci-layout-file). */
 const marker = `{"imageLayoutVersion":"1.0.0"}`
@@ -18,8 +19,27 @@ export class NotALayout extends Schema.TaggedError<NotALayout>()("NotALayout", {
   }
 }
 
-const Index = Schema.Struct({ manifests: Schema.Array(Schema.Record(Schema.String, Schema.Unknown)) })
+const Fields = Schema.Record(Schema.String, Schema.Unknown)
+const Index = Schema.StructWithRest(Schema.Struct({ manifests: Schema.Array(Fields) }), [Fields])
 const decodeIndex = Schema.decodeUnknownOption(Schema.fromJsonString(Index))
+
+/** The layout's index as it is now; undefined where there is none yet. */
+const indexOf = Effect.fnUntraced(function*(root: string) {
+  const text = yield* Files.text(join(root, "index.json"))
+  if (text === undefined) return undefined
+  const index = decodeIndex(text)
+  return Option.isSome(index) ? index.value : yield* new NotALayout({ path: root })
+})
+
+/** Makes `root` a layout, or finds that it is one, complete or begun. The marker comes first, so that what was begun is known. */
+const open = Effect.fnUntraced(function*(root: string) {
+  const [file, name] = [join(root, "oci-layout"), "oci-layout"]
+  const index = yield* indexOf(root)
+  if ((yield* Files.text(file)) !== undefined) return
+  // Another process may be placing the marker now: a name that begins as it does is no obstacle.
+  if (index === undefined && (yield* Files.obstacle(root, name)) !== undefined) return yield* new NotALayout({ path: root })
+  yield* Files.place(file, Buffer.from(marker))
+})
 
 /** A schema2 manifest in OCI's words: the same config and layers, other media types. The bytes depend on nothing else. */
 const asOci = ({ config, layers }: PulledImage): { readonly manifest: Descriptor; readonly raw: Buffer } => {
@@ -41,17 +61,12 @@ const blobPath = (root: string, digest: Digest): string => {
 /**
  * Writes `image` as an OCI image layout (image-spec, image-layout.md) to the folder `path`, or adds it to the layout there,
  * under the reference name `name`. Layers keep their compressed form; a schema2 manifest is written in OCI's media types.
- * Blobs come first, each by a rename, and index.json last.
+ * Blobs come first, each by a rename, and index.json last. Several may write to one layout at a time.
  */
 export const write = Effect.fn("OciLayout.write")(function*(image: PulledImage, path: string, name: string) {
   const blobs = yield* BlobStore
   const root = resolve(path)
-  const there = yield* Files.text(join(root, "index.json"))
-  const old = there === undefined ? Option.some({ manifests: [] }) : decodeIndex(there)
-  if (Option.isNone(old) || (there === undefined && (yield* Files.obstacle(root)) !== undefined)) {
-    return yield* new NotALayout({ path: root })
-  }
-
+  yield* open(root)
   const { manifest, raw } = image.manifest.mediaType === MediaType.ociManifest
     ? { manifest: image.manifest, raw: yield* blobs.read(image.manifest.digest, image.manifest.size) }
     : asOci(image)
@@ -61,12 +76,20 @@ export const write = Effect.fn("OciLayout.write")(function*(image: PulledImage, 
     { concurrency: 4, discard: true }
   )
   yield* Files.place(blobPath(root, manifest.digest), raw)
-  yield* Files.place(join(root, "oci-layout"), Buffer.from(marker))
-  const kept = old.value.manifests.filter(({ annotations }) => nameOf(annotations) !== name)
-  const entry = { ...manifest, annotations: { "org.opencontainers.image.ref.name": name } }
-  yield* Files.place(join(root, "index.json"), Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: MediaType.ociIndex, manifests: [...kept, entry] })))
+  if ((yield* Durability) === "safe") yield* (yield* LayerStore).sync(root)
+  yield* add(root, { ...manifest, annotations: { "org.opencontainers.image.ref.name": name } })
   return manifest
 })
+
+/** Puts an entry into index.json in place of the one with its name; what else is there stays, whoever writes it meanwhile. */
+const add = Effect.fnUntraced(function*(root: string, entry: Schema.Schema.Type<typeof Fields>) {
+  const file = join(root, "index.json")
+  yield* Files.lock(`${file}.lock`)
+  const index = yield* indexOf(root)
+  const kept = (index?.manifests ?? []).filter(({ annotations }) => nameOf(annotations) !== nameOf(entry["annotations"]))
+  const whole = { schemaVersion: 2, mediaType: MediaType.ociIndex, ...index, manifests: [...kept, entry] }
+  yield* Files.place(file, Buffer.from(JSON.stringify(whole)))
+}, Effect.scoped)
 
 const nameOf = (annotations: unknown): unknown =>
   typeof annotations === "object" && annotations !== null ? Object.entries(annotations).find(([key]) => key === "org.opencontainers.image.ref.name")?.[1] : undefined

@@ -143,7 +143,7 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
   const layerStore = yield* LayerStore
   // What is written is sent to the disk while more comes, so that the last sync has little left to wait for.
   const written = unpack || options.rootfs === undefined ? undefined : dirname(resolve(options.rootfs))
-  const writeback = durable && layers.some(({ state }) => state !== "unpacked")
+  const writeback = durable && (unpack || options.rootfs !== undefined) && layers.some(({ state }) => state !== "unpacked")
     ? yield* Effect.ignore(layerStore.sync(written)).pipe(Effect.delay("200 millis"), Effect.forever, Effect.forkScoped)
     : undefined
 
@@ -157,8 +157,8 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
   const moved = stored.some((changed) => changed)
   if (writeback !== undefined) yield* Fiber.interrupt(writeback)
   // Also what a pull that was stopped, or did not wait, has left.
-  const unsynced = durable && unpack && (yield* Effect.exists(layers, ({ diffId }) =>
-    Effect.map(layerStore.find(diffId), Option.exists(({ state }) => state === "unsynced"))))
+  const unsynced = durable && unpack
+    && (yield* Effect.forEach(layers, ({ diffId }) => layerStore.find(diffId))).some(Option.exists(({ state }) => state === "unsynced"))
   if (unsynced) yield* layerStore.sync()
   if (durable && root !== undefined) yield* layerStore.sync(root.path)
   if (moved || !named || unsynced) {

@@ -4,6 +4,7 @@ import { basename, dirname, join, resolve } from "node:path"
 import { type LayerError, Native, perform, stage, type Wanted } from "./Layers.ts"
 import { Control } from "./layer/Control.ts"
 import type { Unset } from "./layer/Job.ts"
+import * as Disk from "./store/Disk.ts"
 import type { StoreError } from "./store/Disk.ts"
 import * as Files from "./store/Files.ts"
 import { LayerStore, type Staging } from "./store/LayerStore.ts"
@@ -27,7 +28,7 @@ export interface Assembled {
   /** Where it is until `publish`: a folder that only this user may enter. */
   readonly path: string
   readonly unset: ReadonlyArray<Unset>
-  /** Renames it into its place, which must be vacant. */
+  /** Renames it into its place, which must be vacant; its name there is durable. */
   readonly publish: Effect.Effect<void, StoreError | TargetNotEmpty>
 }
 
@@ -55,7 +56,8 @@ export const assemble = Effect.fn("RootFs.assemble")(function*(
     unset: [unset],
     // Who was quicker between the look and the rename is told as who was there before.
     publish: Effect.andThen(vacant(place), staging.publish(place, root)).pipe(
-      Effect.catchTag("StoreError", (error) => Effect.andThen(vacant(place), Effect.fail(error))))
+      Effect.catchTag("StoreError", (error) => Effect.andThen(vacant(place), Effect.fail(error))),
+      Effect.andThen(Disk.syncFolder(dirname(place))))
   }
 })
 

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Option, Result, Stream } from "effect"
+import { Deferred, Effect, Fiber, Option, Result, Stream } from "effect"
 import { existsSync, ftruncateSync, lstatSync, mkdirSync, openSync, closeSync, readdirSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs"
 import { join } from "node:path"
 import { Downloads } from "../src/Download.ts"
@@ -7,6 +7,8 @@ import { Feed } from "../src/Feed.ts"
 import { Descriptor } from "../src/image/Descriptor.ts"
 import { stage } from "../src/Layers.ts"
 import * as OciLayout from "../src/OciLayout.ts"
+import { Control } from "../src/layer/Control.ts"
+import { Workers } from "../src/layer/Workers.ts"
 import { Hub } from "../src/progress/Hub.ts"
 import { keyOf, type LayerEvent, type PullEvent } from "../src/progress/PullEvent.ts"
 import * as Pull from "../src/Pull.ts"
@@ -106,8 +108,8 @@ describe("Pull at the edges", () => {
         const [one, other] = yield* Effect.all([RootFs.make(pulled, { place }), RootFs.make(pulled, { place })], { concurrency: 2 })
         assert.deepStrictEqual(Tree.diff(Tree.walk(one), Tree.walk(other)), [])
       }))
-      assert.deepStrictEqual(readdirSync(place), ["rootfs"])
     }).pipe(Effect.provide(towline(folder)))
+    assert.deepStrictEqual(readdirSync(place), ["rootfs"])
   }).pipe(Effect.scoped))
 
   it.live("two pulls to one target: one is there, the other says why not", () => Effect.gen(function*() {
@@ -120,21 +122,24 @@ describe("Pull at the edges", () => {
         const results = yield* Effect.all([one, one, one], { concurrency: 3 })
         const tags = results.map((result) => Result.isFailure(result) ? result.failure._tag : "pulled").sort()
         assert.deepStrictEqual(tags, ["TargetNotEmpty", "TargetNotEmpty", "pulled"])
-        assert.deepStrictEqual(readdirSync(join(folder, "deep")), ["target"])
+        assert.isAbove(Tree.walk(target).length, 10)
         rmSync(target, { recursive: true })
       }
-      yield* assertSound(folder)
     }).pipe(Effect.provide(towline(folder)))
+    assert.deepStrictEqual(readdirSync(join(folder, "deep")), [])
+    yield* assertSound(folder).pipe(Effect.provide(towline(folder)))
   }).pipe(Effect.scoped))
 
-  it.live("a target below a file is refused with its path", () => Effect.gen(function*() {
+  it.live("a target where no folder can be is refused with its path", () => Effect.gen(function*() {
     const { folder, registry } = yield* setting
     registry.put("app", "1", ImageBuilder.demo())
     writeFileSync(join(folder, "file"), "")
     yield* Effect.gen(function*() {
-      const error = yield* Effect.flip(Pull.pull(`${registry.host}/app:1`, { platform, rootfs: join(folder, "file", "root") }))
-      assert.strictEqual(error._tag, "StoreError")
-      assert.include(error.message, join(folder, "file"))
+      for (const place of [join(folder, "file"), join(folder, "file", "deep"), "/proc/self/no", "/proc/self/no/deep"]) {
+        const error = yield* Effect.flip(Pull.pull(`${registry.host}/app:1`, { platform, rootfs: join(place, "root") }))
+        assert.strictEqual(error._tag, "StoreError")
+        assert.include(error.message, place)
+      }
       yield* assertSound(folder)
     }).pipe(Effect.provide(towline(folder)))
   }).pipe(Effect.scoped))
@@ -175,8 +180,7 @@ describe("Pull at the edges", () => {
       return [synced > 0, Option.getOrUndefined(state)]
     })
     yield* Effect.gen(function*() {
-      registry.put("app", "1", image({ layers: demo.layers.length === 0 ? [] : [] }))
-      registry.put("app", "1", index([demo]))
+      registry.put("app", "1", index([demo])) // so that there is something to register
       assert.deepStrictEqual(yield* safely({ rootfs: join(folder, "root") }), [false, "unsynced"])
       assert.deepStrictEqual(yield* safely({}), [true, "durable"])
       assert.deepStrictEqual(yield* safely({}), [false, "durable"])
@@ -238,7 +242,7 @@ describe("Pull at the edges", () => {
 
   it.live("progress of unpacking is heard until a root file system is there", () => Effect.gen(function*() {
     const { folder, registry } = yield* setting
-    const entries = [...Array(12_000).keys()].map((n) => ({ path: `d${n % 100}/f${n}`, contents: "x" }))
+    const entries = [...Array(6_000).keys()].map((n) => ({ path: `d${n % 100}/f${n}`, contents: "x" }))
     registry.put("files", "1", image({ layers: [layer(entries)] }))
     yield* Effect.gen(function*() {
       const events = yield* Stream.runCollect(Pull.events(`${registry.host}/files:1`, { platform, rootfs: join(folder, "root") }))
@@ -266,13 +270,19 @@ describe("Pull at the edges", () => {
       yield* Effect.forEach(tags.keys(), write, { concurrency: 4 })
       assert.deepStrictEqual(names(), tags)
       assert.deepStrictEqual(readdirSync(path).sort(), ["blobs", "index.json", "oci-layout"])
+      const files = readdirSync(path, { recursive: true, withFileTypes: true }).filter((one) => one.isFile())
+      writeFileSync(join(folder, "plain"), "")
+      const { mode } = lstatSync(join(folder, "plain"))
+      for (const { name, parentPath } of files) assert.strictEqual(lstatSync(join(parentPath, name)).mode, mode, name)
       rmSync(path, { recursive: true })
-      for (let wait = 0; wait < 12; wait += 2) {
+      for (let wait = 0; wait < 6; wait += 0.5) {
         const fiber = yield* Effect.forkChild(write(0))
-        yield* Effect.sleep(`${wait} millis`)
+        yield* Effect.sleep(wait)
         yield* Fiber.interrupt(fiber)
         yield* write(1)
         assert.include(names(), "b")
+        yield* Effect.sleep("20 millis")
+        assert.isTrue(readdirSync(join(path, "blobs/sha256")).every((name) => name.length === 64))
         rmSync(path, { recursive: true })
       }
     }).pipe(Effect.provide(towline(folder)))
@@ -300,6 +310,32 @@ describe("Pull at the edges", () => {
     }).pipe(Effect.provide(towline(folder)))
   }).pipe(Effect.scoped))
 
+  for (const [mode, options] of [["--no-unpack", { unpack: false }], ["default", {}]] as const) {
+    it.live(`all bytes of a layer came and were not committed: ${mode}`, () => Effect.gen(function*() {
+      const { folder, registry } = yield* setting
+      const built = image({ layers: [layer(base)] })
+      registry.put("app", "1", built)
+      const [descriptor] = built.layers
+      if (descriptor === undefined) return
+      registry.script([{ match: { kind: "blob", digest: descriptor.digest, nth: 1 }, do: [Fault.chunked(), Fault.stall(descriptor.size, Infinity)] }])
+      yield* Effect.gen(function*() {
+        const all = yield* Deferred.make<void>()
+        const fiber = yield* Stream.runForEach(Pull.events(`${registry.host}/app:1`, { platform, ...options }), (event) =>
+          event._tag === "downloading" && event.bytes === descriptor.size ? Deferred.succeed(all, undefined) : Effect.void).pipe(Effect.forkChild)
+        yield* Deferred.await(all)
+        yield* Fiber.interrupt(fiber)
+      }).pipe(Effect.provide(towline(folder)))
+      registry.forget()
+      yield* Effect.gen(function*() {
+        const events = yield* Stream.runCollect(Pull.events(`${registry.host}/app:1`, { platform, ...options }))
+        assert.deepStrictEqual(events.filter((event) => "layer" in event).map(({ _tag }) => _tag).filter((tag) => tag !== "downloading" && tag !== "extracting"),
+          ["waiting", "resumed", "verified", "committed"])
+        assert.deepStrictEqual(registry.find({ digest: descriptor.digest }), [])
+        yield* assertSound(folder)
+      }).pipe(Effect.provide(towline(folder)))
+    }).pipe(Effect.scoped))
+  }
+
   it.live("several references, several modes, shared layers, one call", () => Effect.gen(function*() {
     const { folder, registry } = yield* setting
     const demo = ImageBuilder.demo()
@@ -315,7 +351,42 @@ describe("Pull at the edges", () => {
     }).pipe(Effect.provide(towline(folder)))
     assert.isTrue(existsSync(join(folder, "r1")))
   }).pipe(Effect.scoped))
+
+  it.live("threads are never lost, whenever their jobs are interrupted, deaf ones included", () => Effect.gen(function*() {
+    const { folder } = yield* setting
+    const tar = layer([{ path: "noise", contents: noise("n", 600_000) }], { compression: "none" })
+    if (!(tar.body instanceof Uint8Array)) return
+    writeFileSync(join(folder, "blob"), tar.body)
+    const fd = openSync(join(folder, "blob"), "r")
+    let made = 0
+    yield* Effect.gen(function*() {
+      const workers = yield* Workers
+      const start = (control: Control) => Effect.suspend(() => {
+        const path = join(folder, String(made++))
+        mkdirSync(path)
+        return workers.run<"unpack">({ kind: "unpack", fd, size: tar.size, folder: path, diffId: tar.diffId, native: true }, "l", control)
+      })
+      for (let n = 0; n < 150; n++) {
+        const controls = Array.from({ length: 3 }, () => n % 50 === 7 ? new Deaf() : new Control())
+        const fibers = yield* Effect.forEach(controls, (control) => Effect.forkChild(start(control), { startImmediately: n % 2 === 0 }))
+        if (n % 3 > 0) yield* Effect.sleep(`${n % 7} millis`)
+        for (const control of controls) if (n % 5 === 0) control.advance(n % 2 === 0 ? tar.size : 1000)
+        yield* Effect.forEach(fibers, Fiber.interrupt, { concurrency: "unbounded" })
+      }
+      const controls = Array.from({ length: workers.size }, () => new Control())
+      const fibers = yield* Effect.forEach(controls, (control) => Effect.forkChild(start(control)))
+      for (const control of controls) control.advance(1000)
+      while (controls.some(({ consumed }) => consumed < 1000)) yield* Effect.sleep("5 millis")
+      for (const control of controls) control.advance(tar.size)
+      yield* Effect.forEach(fibers, Fiber.join)
+    }).pipe(Effect.provide(Workers.layer), Effect.ensuring(Effect.sync(() => closeSync(fd))))
+  }).pipe(Effect.scoped), 60_000)
 })
+
+/** A control that its worker does not hear. */
+class Deaf extends Control {
+  override stop(): void {}
+}
 
 describe("PullPlan at the edges", () => {
   const arm = image({ layers: [layer([{ path: "arm" }])], platform: { os: "linux", architecture: "arm64" } })

@@ -1,7 +1,7 @@
 import { closeSync, constants, ftruncateSync, linkSync, lstatSync, openSync, symlinkSync, writeSync } from "node:fs"
 import { Attributes, type Metadata, recorded, settable, unknownMode } from "./Attributes.ts"
 import type { Entry, EntrySink } from "./Entry.ts"
-import { Refused } from "./Fault.ts"
+import { NoFolder, Refused } from "./Fault.ts"
 import * as Meta from "./Meta.ts"
 import * as Name from "./Name.ts"
 import type { Place } from "./Root.ts"
@@ -136,7 +136,7 @@ export class Apply implements EntrySink {
     }
     if (name.includes(whiteout)) {
       const last = Name.last(name)
-      if (last === opaque && !reserved.test(Name.parent(name))) return this.upper.journal.addOpaque(this.upper.remember(this.upper.root.resolve(Name.parent(name))))
+      if (last === opaque && !reserved.test(Name.parent(name))) return this.hide(name, (folder) => this.upper.journal.addOpaque(this.upper.remember(folder)))
       if (reserved.test(name)) return // what aufs kept for itself
       if (last.startsWith(whiteout)) return this.whiteout(name, last.slice(whiteout.length), entry)
     }
@@ -151,7 +151,19 @@ export class Apply implements EntrySink {
 
   private whiteout(name: Name.Name, hidden: string, entry: Entry): void {
     if (hidden === "" || hidden === "." || hidden === "..") throw new Refused("a whiteout must name something in its folder", entry.path)
-    this.upper.journal.addWhiteout(this.upper.remember(Name.join(this.upper.root.resolve(Name.parent(name)), hidden)))
+    this.hide(name, (folder) => this.upper.journal.addWhiteout(this.upper.remember(Name.join(folder, hidden))))
+  }
+
+  /** Lower content in what this layer made a non-folder is hidden already: repackers still write its whiteouts. */
+  private hide(name: Name.Name, note: (folder: Name.Name) => void): void {
+    let folder: Name.Name
+    try {
+      folder = this.upper.root.resolve(Name.parent(name))
+    } catch (error) {
+      if (error instanceof NoFolder) return
+      throw error
+    }
+    note(folder)
   }
 
   private open(place: Place, entry: Entry): void {

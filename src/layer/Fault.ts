@@ -26,3 +26,6 @@ export class Refused extends Error {
     this.entry = shown
   }
 }
+
+/** A path leads through something that is no folder. */
+export class NoFolder extends Refused {}

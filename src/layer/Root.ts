@@ -1,6 +1,6 @@
 import { lstatSync, readlinkSync, statSync } from "node:fs"
 import { erase } from "./Erase.ts"
-import { printable, Refused } from "./Fault.ts"
+import { NoFolder, printable, Refused } from "./Fault.ts"
 import { at, type Folder, Handles, Node } from "./Handles.ts"
 import * as Name from "./Name.ts"
 import { relocate, type SystemPath } from "./Syscalls.ts"
@@ -175,7 +175,7 @@ export class Root {
       const is = lstatSync(place.path, { throwIfNoEntry: false })
       if (is === undefined) return undefined
       if (is.isDirectory()) return this.handles.child(parent, segment)
-      if (!is.isSymbolicLink()) throw new Refused(`its parent "${printable(Name.bytes(place.name))}" is not a folder`, Name.bytes(asked))
+      if (!is.isSymbolicLink()) throw new NoFolder(`its parent "${printable(Name.bytes(place.name))}" is not a folder`, Name.bytes(asked))
       const target = readlinkSync(place.path, "buffer").toString("latin1")
       this.handles.keepLink(parent, segment, target)
       return target

@@ -1,4 +1,4 @@
-import { Effect, Fiber, Layer, Option, Result } from "effect"
+import { Effect, Fiber, Layer, Option, Result, Semaphore } from "effect"
 import type { FileSystem } from "effect"
 import { Concurrency } from "../Download.ts"
 import * as OciLayout from "../OciLayout.ts"
@@ -39,8 +39,9 @@ const resultOf = (image: Pull.PulledImage) => ({
   changed: image.changed, layers: image.layers.map(({ blob, diffId }) => ({ digest: blob.digest, size: blob.size, diffId }))
 })
 
-/** The name an image gets in a layout: its tag, or its digest's hex. */
-const layoutName = (reference: string): string => /:([^:/@]+)$/.exec(reference)?.[1] ?? "latest"
+/** The name an image gets in a layout: its tag, or its digest's hex; with several references the whole of it, which no other has. */
+const layoutName = (reference: string, { references }: PullFlags): string =>
+  references.length > 1 ? reference : /:([^:/@]+)$/.exec(reference)?.[1] ?? "latest"
 
 /** Pulls every reference; all are tried, and the first failure's exit code is given. */
 export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
@@ -55,9 +56,10 @@ export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
     ...(Option.isSome(flags.rootfs) ? { rootfs: flags.rootfs.value } : {}),
     ...(Option.isSome(flags.unpack) ? { unpack: flags.unpack.value } : {})
   }
+  const turn = yield* Semaphore.make(1) // a layout's index is read, changed and written: one at a time
   const one = Effect.fnUntraced(function*(reference: string) {
     const image = yield* Pull.pullWith(hub, reference, options)
-    yield* Effect.forEach(paths, (path) => OciLayout.write(image, path, layoutName(image.reference)), { discard: true })
+    yield* Effect.forEach(paths, (path) => turn.withPermits(1)(OciLayout.write(image, path, layoutName(image.reference, flags))), { discard: true })
     return image
   })
   const all = Effect.forEach(flags.references, (reference) => Effect.map(Effect.result(one(reference)), (result) => ({ reference, result })), { concurrency: 4 })

@@ -51,8 +51,11 @@ const change = (old: LayerView, event: Extract<PullEvent, { readonly layer: Dige
     case "downloading":
       return { ...(old.phase === "extracting" ? {} : { phase: "downloading", bytes: event.bytes, note: undefined }), fetched: event.bytes }
     case "retrying": return { phase: "retrying", note: event.cause }
-    // What an earlier pull left; it counts neither as fetched now nor for the rate.
-    case "resumed": return { phase: "downloading", bytes: event.offset, had: event.offset, fetched: event.offset, note: undefined }
+    case "resumed": return {
+      phase: "downloading", bytes: event.offset, fetched: event.offset, note: undefined,
+      // What an earlier pull left counts neither as fetched now nor for the rate.
+      ...(old.phase === "waiting" ? { had: event.offset } : {})
+    }
     case "verified": return { ...(old.phase === "extracting" ? {} : { phase: "verified" }), fetched: old.total }
     // Until the blob is whole its download is what the reader waits for.
     case "extracting": return old.fetched < old.total ? {} : { phase: "extracting", bytes: event.bytes }

@@ -1,11 +1,12 @@
 import { Effect, Exit, Schema, type Scope } from "effect"
-import { closeSync, constants, fsync, openSync, readSync } from "node:fs"
+import { closeSync, constants, fsync, mkdirSync, openSync, readSync, statSync } from "node:fs"
+import { dirname } from "node:path"
 import { VerifyError } from "../image/Descriptor.ts"
 
 const words: Readonly<Record<string, string>> = {
-  ENOSPC: "the disk is full; free some space, or name another folder with --store",
-  EDQUOT: "the disk quota is used up; free some space, or name another folder with --store",
-  EROFS: "the file system is read-only; name a writable folder with --store",
+  ENOSPC: "the disk is full; free some space, or name a folder elsewhere",
+  EDQUOT: "the disk quota is used up; free some space, or name a folder elsewhere",
+  EROFS: "the file system is read-only; name a writable folder",
   EACCES: "permission denied; use a folder that is yours, or change its owner",
   EPERM: "the operation is not permitted for this user or on this file system",
   EMFILE: "too many open files; raise the limit (ulimit -n) or lower --jobs",
@@ -115,3 +116,24 @@ export const forEachPiece = (
       yield* Effect.yieldNow
     }
   })
+
+/**
+ * Makes the folder `path` with `mode`, and the parents it lacks; a folder that is there stays as it is. Not `recursive`: that
+ * calls a read-only file system a missing folder, and never returns where nothing can be made (as in /proc). Throws.
+ */
+export const makeFolders = (path: string, mode = 0o777): void => {
+  const make = (): "made" | "there" | "orphan" => {
+    try {
+      mkdirSync(path, { mode })
+      return "made"
+    } catch (error) {
+      const code = codeOf(error)
+      if (code === "EEXIST" && statSync(path).isDirectory()) return "there"
+      if (code !== "ENOENT" || dirname(path) === path) throw storeError(error, "make the folder", path)
+      return "orphan"
+    }
+  }
+  if (make() !== "orphan") return
+  makeFolders(dirname(path), mode)
+  if (make() === "orphan") throw new StoreError({ operation: "make the folder", path, code: "ENOENT" })
+}

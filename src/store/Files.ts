@@ -1,23 +1,54 @@
-import { Effect, Exit } from "effect"
+import { Clock, Effect, Exit, type Scope } from "effect"
 import { randomBytes } from "node:crypto"
-import { constants, copyFile, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs"
+import { chmodSync, closeSync, constants, copyFile, lstatSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs"
 import { dirname } from "node:path"
 import * as Disk from "./Disk.ts"
 
-/** What stands in the way of writing a new folder at `path`: it is no folder, or it holds something; undefined if nothing does. */
-export const obstacle = (path: string): Effect.Effect<string | undefined, Disk.StoreError> =>
+/**
+ * What stands in the way of writing a new folder at `path`: it is no folder, or it holds something whose name does not begin
+ * with `except`; undefined if nothing does.
+ */
+export const obstacle = (path: string, except?: string): Effect.Effect<string | undefined, Disk.StoreError> =>
   Disk.call("look at", path, () => Disk.unlessAbsent(() => {
     if (!lstatSync(path).isDirectory()) return "is not a folder"
-    return readdirSync(path).length > 0 ? "is not empty" : undefined
+    return readdirSync(path).every((name) => except !== undefined && name.startsWith(except)) ? undefined : "is not empty"
   }))
 
-/** Makes the folder `path` with `mode`, and its parents if `parents`. */
+/** Makes the folder `path` with `mode`; with `parents` also those it lacks, and one that is there is as good. */
 export const makeFolder = (path: string, options: { readonly mode?: number; readonly parents?: boolean } = {}): Effect.Effect<void, Disk.StoreError> =>
-  Disk.call("make the folder", path, () => { mkdirSync(path, { mode: options.mode ?? 0o777, recursive: options.parents === true }) })
+  Disk.call("make the folder", path, () => {
+    if (options.parents === true) Disk.makeFolders(path, options.mode)
+    else mkdirSync(path, { mode: options.mode ?? 0o777 })
+  })
 
 /** The text of a small file, or undefined where there is none. */
 export const text = (path: string): Effect.Effect<string | undefined, Disk.StoreError> =>
   Disk.call("read", path, () => Disk.unlessAbsent(() => readFileSync(path, "utf8")))
+
+/** Milliseconds after which a lock is nobody's any more: whoever took it was killed. It is for work of a moment. */
+const forgotten = 15_000
+
+const taken = (path: string, now: number): boolean => {
+  try {
+    closeSync(openSync(path, "wx", 0o600))
+    return true
+  } catch (error) {
+    if (Disk.codeOf(error) !== "EEXIST") throw error
+    const since = Disk.unlessAbsent(() => lstatSync(path).mtimeMs)
+    if (since !== undefined && now - since > forgotten) rmSync(path, { force: true })
+    return false
+  }
+}
+
+/** Holds the lock file `path`, among all processes, until the scope closes; waits while another has it. */
+export const lock = (path: string): Effect.Effect<void, Disk.StoreError, Scope.Scope> =>
+  Effect.asVoid(Effect.acquireRelease(
+    Effect.gen(function*() {
+      while (!(yield* Effect.flatMap(Clock.currentTimeMillis, (now) => Disk.call("lock", path, () => taken(path, now))))) yield* Effect.sleep("10 millis")
+    }),
+    () => Effect.ignore(Disk.call("unlock", path, () => rmSync(path, { force: true }))),
+    { interruptible: true }
+  ))
 
 /** A name beside `path` that becomes `path` when `make` succeeded and vanishes when it did not. */
 const renamed = <E>(path: string, make: (draft: string) => Effect.Effect<void, E>): Effect.Effect<void, E | Disk.StoreError> =>
@@ -27,11 +58,18 @@ const renamed = <E>(path: string, make: (draft: string) => Effect.Effect<void, E
       Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : Effect.ignore(Disk.call("remove", draft, () => rmSync(draft, { force: true })))))
   })
 
+/** A new file with the mode that the user's umask leaves: these are for others too, unlike the store's. */
+const begin = (path: string) => Disk.call("make", path, () => {
+  closeSync(openSync(path, "wx", 0o666))
+  return lstatSync(path).mode & 0o777
+})
+
 /** Writes a small file at once: durable, then visible. Parents are made. */
 export const place = (path: string, bytes: Uint8Array): Effect.Effect<void, Disk.StoreError> =>
   Effect.andThen(makeFolder(dirname(path), { parents: true }), renamed(path, (draft) =>
     Effect.scoped(Effect.gen(function*() {
-      const fd = yield* Disk.open(draft, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL)
+      yield* begin(draft)
+      const fd = yield* Disk.open(draft, constants.O_WRONLY)
       yield* Disk.call("write", draft, () => { for (let at = 0; at < bytes.byteLength;) at += writeSync(fd, bytes, at) })
       yield* Disk.sync(fd, draft)
     }))))
@@ -39,7 +77,14 @@ export const place = (path: string, bytes: Uint8Array): Effect.Effect<void, Disk
 /** Copies a file, sharing its blocks where the file system can, away from the main thread; visible once it is whole. */
 export const copy = (from: string, path: string): Effect.Effect<void, Disk.StoreError> =>
   Effect.andThen(makeFolder(dirname(path), { parents: true }), renamed(path, (draft) =>
-    Effect.callback<void, Disk.StoreError>((resume) => {
-      copyFile(from, draft, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL, (cause) =>
-        resume(cause === null ? Exit.void : Exit.fail(Disk.storeError(cause, "copy to", path))))
-    }).pipe(Effect.uninterruptible)))
+    Effect.flatMap(begin(draft), (mode) => Effect.andThen(
+      Effect.callback<void, Disk.StoreError>((resume) => {
+        let left = false
+        copyFile(from, draft, constants.COPYFILE_FICLONE, (cause) => {
+          if (left) rmSync(draft, { force: true }) // one that began late made it again
+          resume(cause === null ? Exit.void : Exit.fail(Disk.storeError(cause, "copy to", path)))
+        })
+        return Effect.sync(() => { left = true })
+      }),
+      Disk.call("copy to", path, () => chmodSync(draft, mode))
+    ))))

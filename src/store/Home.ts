@@ -1,9 +1,9 @@
 import { Clock, Context, Effect, Exit, FiberSet, Layer, Schema, type Scope } from "effect"
 import { randomBytes } from "node:crypto"
-import { chmodSync, closeSync, lstatSync, mkdirSync, openSync, readdirSync, rm, type Stats, statSync } from "node:fs"
-import { dirname, isAbsolute, resolve } from "node:path"
+import { chmodSync, closeSync, lstatSync, openSync, readdirSync, rm, type Stats, statSync } from "node:fs"
+import { isAbsolute, resolve } from "node:path"
 import * as Digest from "../image/Digest.ts"
-import { call, codeOf, StoreError, storeError, unlessAbsent } from "./Disk.ts"
+import { call, codeOf, makeFolders, StoreError, storeError, unlessAbsent } from "./Disk.ts"
 import * as Migrations from "./Migrations.ts"
 import * as Owner from "./Owner.ts"
 import * as Sqlite from "./Sqlite.ts"
@@ -91,17 +91,9 @@ const notLooser = (path: string, wanted: number, command: string) => {
 }
 
 const makeFolder = (path: string): void => {
-  try {
-    mkdirSync(path, { mode: 0o700 })
-    if ((statSync(path).mode & 0o777) !== 0o700) chmodSync(path, 0o700) // the umask can only have cut bits
-  } catch (error) {
-    const code = codeOf(error)
-    if (code === "EEXIST" && statSync(path).isDirectory()) return
-    // Not `recursive`: that calls a read-only file system a missing folder.
-    if (code !== "ENOENT" || dirname(path) === path) throw storeError(error, "make the folder", path)
-    makeFolder(dirname(path))
-    makeFolder(path)
-  }
+  const there = look(path) !== undefined
+  makeFolders(path, 0o700)
+  if (!there && (statSync(path).mode & 0o777) !== 0o700) chmodSync(path, 0o700) // the umask can only have cut bits
 }
 
 const makeFile = (path: string) => {

@@ -27,7 +27,7 @@ describe("A disk that refuses (exit code 7)", () => {
     assert.isAtMost(fetched, total - came + 2000, "what had come was not fetched again (the config may be)")
     yield* assertChecked(store)
     assert.deepStrictEqual(ingests(store), [])
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 
   it.live.skipIf(!mayMount)("full where the root file system goes: nothing is left there, the store is whole", () => Effect.gen(function*() {
     const { folder, pull, reference, store } = yield* setting()
@@ -41,7 +41,7 @@ describe("A disk that refuses (exit code 7)", () => {
     assertDigest(yield* pull(["-q", "--rootfs", join(disk, "root"), reference]))
     assert.deepStrictEqual(readdirSync(disk), ["root"])
     yield* assertChecked(store)
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 
   it.live.skipIf(!mayMount)("read-only: a new store, and one that was there", () => Effect.gen(function*() {
     const { folder, reference } = yield* setting()
@@ -58,7 +58,7 @@ describe("A disk that refuses (exit code 7)", () => {
     remount("rw")
     assertDigest(yield* command("pull", ["-q", "--store", store, reference]))
     yield* assertChecked(store)
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 
   it.live("a store that others may look into is refused with the chmod to run", () => Effect.gen(function*() {
     const { graph, pull, reference, store } = yield* setting()
@@ -72,7 +72,7 @@ describe("A disk that refuses (exit code 7)", () => {
       chmodSync(path, right)
     }
     yield* assertChecked(store)
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 
   it.live("a store where a file is, and a database that is none", () => Effect.gen(function*() {
     const { folder, pull, reference, store } = yield* setting()
@@ -82,5 +82,5 @@ describe("A disk that refuses (exit code 7)", () => {
     writeFileSync(join(store, "graph.db"), "not a database, but long enough to look at, and that for some hundred bytes ".repeat(20), { mode: 0o600 })
     assertFailed(yield* pull(["-q", reference]), 7, /graph\.db/, /not a towline database; name another folder/)
     assert.isTrue(existsSync(join(store, "graph.db")))
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 })

@@ -21,7 +21,7 @@ describe("What fails has its exit code and one sentence with the next step", () 
     assertFailed(yield* pull(["registry.invalid/app:1"]), 5, /registry\.invalid/, /does not resolve/, /; check /)
     const { host } = yield* Effect.scoped(TestRegistry.make()) // its port is free again
     assertFailed(yield* pull([`${host}/app:1`]), 5, new RegExp(host), /refused/, /; check /)
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 
   it.live("5: TLS to a plain port, and what --insecure makes of it; a certificate nobody signed", () => Effect.gen(function*() {
     const { pull, registry } = yield* setting()
@@ -33,7 +33,7 @@ describe("What fails has its exit code and one sentence with the next step", () 
     assertFailed(yield* tls.pull([tls.reference]), 5, new RegExp(tls.registry.host), /self-signed/, /NODE_EXTRA_CA_CERTS/)
     writeFileSync(join(tls.folder, "ca.pem"), tls.registry.certificate ?? "")
     assertDigest(yield* tls.pull(["-q", tls.reference], { env: { NODE_EXTRA_CA_CERTS: join(tls.folder, "ca.pem") } }))
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 
   it.live("4: credentials missing, wrong or not enough; never shown", () => Effect.gen(function*() {
     const { folder, pull, reference, registry } = yield* setting({ auth: { kind: "basic", users: { sailor: "anchor-1" } } })
@@ -48,7 +48,7 @@ describe("What fails has its exit code and one sentence with the next step", () 
     const denied = yield* setting()
     denied.registry.script([{ match: { kind: "manifest" }, do: Fault.status(403) }])
     assertFailed(yield* denied.pull([denied.reference]), 4, /denies access to app/)
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 
   it.live("3: no such repository, tag or platform", () => Effect.gen(function*() {
     const { pull, registry } = yield* setting()
@@ -59,7 +59,7 @@ describe("What fails has its exit code and one sentence with the next step", () 
     const ended = yield* pull(["--platform", "linux/riscv64", `${registry.host}/many:1`])
     assertFailed(ended, 3, /linux\/riscv64/, /linux\/amd64/, /linux\/s390x/)
     assert.notInclude(ended.stderr, "unknown/unknown")
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 
   it.live("6: a blob, a layer or a manifest that is not what it says", () => Effect.gen(function*() {
     const { folder, pull, reference, registry, store } = yield* setting()
@@ -76,7 +76,7 @@ describe("What fails has its exit code and one sentence with the next step", () 
     assertFailed(yield* pull([`${registry.host}/odd:1`]), 6)
     yield* assertChecked(store)
     assertDigest(yield* pull(["-q", reference]))
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 
   it.live("2: references, flags and platforms that are none, with the place", () => Effect.gen(function*() {
     const { folder, pull, reference, store } = yield* setting()
@@ -103,7 +103,7 @@ describe("What fails has its exit code and one sentence with the next step", () 
     writeFileSync(join(folder, "layout", "mine"), "")
     assertFailed(yield* pull(["--progress", "quiet", "--output", `oci:${join(folder, "layout")}`, reference]), 2, /not an OCI image layout/)
     yield* assertChecked(store)
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 
   it.live("several references: all are tried, and the first failure's code is given", () => Effect.gen(function*() {
     const { graph, pull, reference, registry } = yield* setting()
@@ -113,5 +113,5 @@ describe("What fails has its exit code and one sentence with the next step", () 
     assert.match(ended.stderr, /^pull: .*\/nothing:1: .*\npull: a:b:c: .*\n$/)
     assert.include((yield* graph("ls")).stdout, reference)
     assert.strictEqual((yield* pull(["-q", "a:b:c", `${registry.host}/nothing:1`])).code, 2)
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 })

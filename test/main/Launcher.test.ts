@@ -58,7 +58,7 @@ describe("bin/pull finds what to run", () => {
       fake(version, join(other, "node"))
       assert.match((yield* run(`${other}:${tools}`, "x")).stdout, /^not fit to run .*pull\.js x\n$/, `${version} is new enough to be asked`)
     }
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 
   it.live("refuses in a checkout what was built from older sources, and says what to do where nothing was built", () => Effect.gen(function*() {
     const { folder, run, tools } = yield* checkout
@@ -72,7 +72,7 @@ describe("bin/pull finds what to run", () => {
     const none = yield* program(join(folder, "bin", "graph"), [], { env: { PATH: path } })
     assert.deepStrictEqual([none.code, none.stdout], [1, ""])
     assert.match(none.stderr, /^graph: .*dist\/graph\.js is not there; build it with 'npm ci' .*\n$/)
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 
   it.live("runs from a folder with spaces, and needs no environment", () => Effect.gen(function*() {
     yield* built
@@ -80,5 +80,5 @@ describe("bin/pull finds what to run", () => {
     for (const part of ["bin", "dist", "package.json"]) cpSync(join(root, part), join(folder, part), { recursive: true })
     const ended = yield* program(join(folder, "bin", "graph"), ["ls", "--store", "a store"], { cwd: folder, env: { PATH: `${dirname(process.execPath)}:/usr/bin:/bin`, HOME: undefined } })
     assert.deepStrictEqual([ended.code, ended.stderr], [0, ""])
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 })

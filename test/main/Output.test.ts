@@ -26,7 +26,7 @@ describe("Results on stdout, the rest on stderr", () => {
     for (const name of ["pull", "graph"] as const) {
       assert.deepStrictEqual(yield* command(name, ["--version"]), { code: 0, signal: null, stdout: `${name} v${version}\n`, stderr: "" })
     }
-  }))
+  }), 120_000)
 
   it.live("a pipe gets plain lines, the result is one line; -q the digest alone; --json an object a reference", () => Effect.gen(function*() {
     const { pull, reference, registry } = yield* setting()
@@ -45,7 +45,7 @@ describe("Results on stdout, the rest on stderr", () => {
     })
     assert.propertyVal(second, "changed", true)
     assert.strictEqual(json.stderr, "")
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 
   it.live("every kind of progress", () => Effect.gen(function*() {
     const { folder, reference } = yield* setting()
@@ -75,7 +75,7 @@ describe("Results on stdout, the rest on stderr", () => {
     for (const { digest } of demo.layers) assert.match(tty, new RegExp(`${digest.slice(7, 19)} done`))
     assert.match(tty, /3\/3 layers/)
     assert.isTrue(tty.endsWith("\n"))
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 
   it.live("a reader that leaves early, and a full disk behind stdout", () => Effect.gen(function*() {
     const { folder, pull, reference, store } = yield* setting()
@@ -91,7 +91,7 @@ describe("Results on stdout, the rest on stderr", () => {
     assert.strictEqual(full.code, 7)
     assert.match(full.stderr, /^pull: the result could not be written to stdout: the disk is full; .*\n$/)
     yield* assertChecked(store)
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 
   it.live("graph ls, show, rm and check, for people and as JSON", () => Effect.gen(function*() {
     const { graph, pull, reference, registry, store } = yield* setting()
@@ -124,7 +124,7 @@ describe("Results on stdout, the rest on stderr", () => {
     assert.strictEqual((yield* graph("rm", [reference])).code, 3)
     assert.strictEqual((yield* graph("ls", ["--json"])).stdout, "[]\n")
     yield* assertChecked(store)
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 
   it.live("graph check names what is wrong and ends with 6", () => Effect.gen(function*() {
     const { graph, pull, reference, store } = yield* setting()
@@ -138,5 +138,5 @@ describe("Results on stdout, the rest on stderr", () => {
     const json = yield* graph("check", ["--json"])
     assert.strictEqual(json.code, 6)
     assert.deepStrictEqual((JSON.parse(json.stdout) as ReadonlyArray<{ readonly kind: string }>).map(({ kind }) => kind), ["blob-digest"])
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 })

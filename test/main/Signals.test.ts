@@ -56,7 +56,7 @@ describe("SIGINT and SIGTERM", () => {
     }
     assert.isAbove(interrupted, 1)
     yield* assertChecked(store)
-  }).pipe(Effect.scoped), 60_000)
+  }).pipe(Effect.scoped), 120_000)
 
   it.live("while a registry is silent: in a manifest, before and within a blob; what came is kept", () => Effect.gen(function*() {
     const { folder, pull, reference, registry, store } = yield* setting()
@@ -88,7 +88,7 @@ describe("SIGINT and SIGTERM", () => {
     yield* assertTidy(store, place)
     assert.deepStrictEqual(ingests(store), [])
     assert.isTrue(existsSync(join(folder, "store")))
-  }).pipe(Effect.scoped), 60_000)
+  }).pipe(Effect.scoped), 120_000)
 
   it.live("while files are made durable: gone, and the next pull has nothing left to fetch", () => Effect.gen(function*() {
     const { folder, pull, reference, registry, store } = yield* setting()
@@ -104,7 +104,7 @@ describe("SIGINT and SIGTERM", () => {
     assertDigest(yield* pull(["-q", reference]))
     assert.deepStrictEqual(registry.requests.filter(({ kind, digest }) => kind === "blob" && digest !== demo.config.descriptor.digest), [])
     yield* assertChecked(store)
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 
   it.live("while it waits for another process's download: that one goes on", () => Effect.gen(function*() {
     const { folder, reference, registry, store } = yield* setting()
@@ -119,7 +119,7 @@ describe("SIGINT and SIGTERM", () => {
     yield* assertChecked(store)
     assert.deepStrictEqual(readdirSync(folder).filter((name) => name !== "store"), [])
     for (const { digest } of demo.layers) assert.strictEqual(registry.find({ kind: "blob", digest }).length, 1)
-  }).pipe(Effect.scoped))
+  }).pipe(Effect.scoped), 120_000)
 })
 
 /** A registry whose only image is one layer of 200,000 small files. */
@@ -130,7 +130,7 @@ class Crowd extends Context.Service<Crowd, TestRegistry>()("test/Crowd") {
       return at % 1000 === 0 ? { path: folder } : { path: `${folder}${at}`, contents: "x" }
     })
     return (yield* TestRegistry.make()).put("crowd", "1", ImageBuilder.image({ layers: [ImageBuilder.layer(items)] }))
-  }))
+  }), 120_000)
 }
 
 layer(Crowd.layer, { excludeTestServices: true })("SIGINT and SIGTERM while 200,000 files are unpacked", (it) => {

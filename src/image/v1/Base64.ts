@@ -1,3 +1,5 @@
+import { Result } from "effect"
+
 const standard = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 const url = `${standard.slice(0, 62)}-_`
 const values = (alphabet: string) => new Map(Array.from(alphabet, (char, value) => [char.charCodeAt(0), value]))
@@ -27,11 +29,14 @@ export const decode = (text: string, alphabet: keyof typeof tables): Uint8Array 
   return bytes
 }
 
-/** Decodes base64url as libtrust does: new lines and spaces are dropped and padding may be missing. */
-export const decodeJose = (text: string): Uint8Array | undefined => {
+/** Decodes base64url as libtrust does: new lines and spaces are dropped and padding may be missing. Fails with its words. */
+export const decodeJose = (text: string): Result.Result<Uint8Array, string> => {
   const clean = /[\n ]/.test(text) ? text.replace(/[\n ]+/g, "") : text
   // A carriage return counts for the padding, as there; `decode` skips it afterwards.
-  return clean.length % 4 === 1 ? undefined : decode(clean + "=".repeat((4 - clean.length % 4) % 4), "url")
+  const over = new TextEncoder().encode(clean).length % 4
+  if (over === 1) return Result.fail("illegal base64url string")
+  const bytes = decode(clean + "=".repeat((4 - over) % 4), "url")
+  return bytes === undefined ? Result.fail("illegal base64 data") : Result.succeed(bytes)
 }
 
 /** base64url without padding (RFC 7515, section 2). */

@@ -1,172 +1,8 @@
-import { Result, Schema } from "effect"
-import * as GoText from "./GoText.ts"
+import { Result } from "effect"
+import * as GoSyntax from "./GoSyntax.ts"
 
-/** The text is no JSON to Go's encoding/json. `at` is the index (UTF-16) of the first wrong character; `reason` is in Go's words. */
-export class InvalidGoJson extends Schema.TaggedError<InvalidGoJson>()("InvalidGoJson", { at: Schema.Natural, reason: Schema.String }) {
-  override get message() {
-    return `not JSON at character ${this.at + 1}: ${this.reason}; the document must come from its author again`
-  }
-}
-
-/** Go's own limit on how deep objects and arrays may nest. */
-export const maxDepth = 10_000
-
-const openObject = 123, closeObject = 125, openArray = 91, closeArray = 93, quoteMark = 34, backslash = 92, comma = 44, colon = 58
-const isSpace = (code: number) => code === 32 || code === 10 || code === 13 || code === 9
-const isDigit = (code: number) => code >= 48 && code <= 57
-
-/** Thrown and caught within this file. */
-class Stop extends Error {
-  readonly at: number
-
-  constructor(at: number, reason: string) {
-    super(reason)
-    this.at = at
-  }
-}
-
-/** Go names the wrong byte, as if it were a character of its own. */
-const wrong = (text: string, at: number, context: string): Stop => {
-  const code = text.codePointAt(at)
-  if (code === undefined) return new Stop(text.length, "unexpected end of JSON input")
-  const byte = String.fromCharCode(new TextEncoder().encode(String.fromCodePoint(code))[0] ?? 0)
-  const shown = byte === "'" ? String.raw`'\''` : byte === "\"" ? `'"'` : `'${GoText.quote(byte).slice(1, -1)}'`
-  return new Stop(at, `invalid character ${shown} ${context}`)
-}
-
-/** Checks a whole text, once, with a stack of its own: no nesting is too deep for it. */
-class Checker {
-  private at = 0
-  private readonly text: string
-
-  constructor(text: string) {
-    this.text = text
-  }
-
-  /** The one value's start and end. */
-  document(): readonly [start: number, end: number] {
-    const open: Array<number> = []
-    this.space()
-    const start = this.at
-    for (;;) {
-      if (this.value(open)) continue
-      const end = this.at
-      if (!this.after(open)) return [start, end]
-    }
-  }
-
-  private code(): number {
-    return this.text.charCodeAt(this.at)
-  }
-
-  private space(): void {
-    while (isSpace(this.code())) this.at++
-  }
-
-  /** Reads a whole value that holds none, or enters one: then true, and a value comes next. */
-  private value(open: Array<number>): boolean {
-    this.space()
-    const code = this.code()
-    if (code === openObject || code === openArray) {
-      if (open.length >= maxDepth) throw new Stop(this.at, "exceeded max depth")
-      open.push(code + 2)
-      this.at++
-      this.space()
-      if (this.code() === code + 2) {
-        open.pop()
-        this.at++
-        return false
-      }
-      if (code === openObject) this.key()
-      return true
-    }
-    if (code === quoteMark) this.string()
-    else if (code === 45 || isDigit(code)) this.number()
-    else this.word()
-    return false
-  }
-
-  /** After a value: true if one more comes, false after the last. */
-  private after(open: Array<number>): boolean {
-    for (;;) {
-      this.space()
-      const close = open.at(-1)
-      if (close === undefined) {
-        if (this.at < this.text.length) throw wrong(this.text, this.at, "after top-level value")
-        return false
-      }
-      const code = this.code()
-      if (code === comma) {
-        this.at++
-        this.space()
-        if (close === closeObject) this.key()
-        return true
-      }
-      if (code !== close) throw wrong(this.text, this.at, close === closeObject ? "after object key:value pair" : "after array element")
-      open.pop()
-      this.at++
-    }
-  }
-
-  private key(): void {
-    if (this.code() !== quoteMark) throw wrong(this.text, this.at, "looking for beginning of object key string")
-    this.string()
-    this.space()
-    if (this.code() !== colon) throw wrong(this.text, this.at, "after object key")
-    this.at++
-  }
-
-  private string(): void {
-    for (this.at++;; this.at++) {
-      const code = this.code()
-      if (code === quoteMark) break
-      if (code === backslash) this.escape()
-      else if (!(code >= 32)) throw wrong(this.text, this.at, "in string literal")
-    }
-    this.at++
-  }
-
-  /** From a backslash to the last unit of its escape. */
-  private escape(): void {
-    const kind = this.text[++this.at] ?? ""
-    if (kind === "u") {
-      for (let digit = 0; digit < 4; digit++) {
-        if (!/^[0-9a-fA-F]$/.test(this.text[++this.at] ?? "")) throw wrong(this.text, this.at, String.raw`in \u hexadecimal character escape`)
-      }
-    } else if (!/^["\\/bfnrt]$/.test(kind)) {
-      throw wrong(this.text, this.at, "in string escape code")
-    }
-  }
-
-  private digits(context: string): void {
-    if (!isDigit(this.code())) throw wrong(this.text, this.at, context)
-    while (isDigit(this.code())) this.at++
-  }
-
-  private number(): void {
-    if (this.code() === 45) this.at++
-    if (this.code() === 48) this.at++
-    else this.digits("in numeric literal")
-    if (this.code() === 46) {
-      this.at++
-      this.digits("after decimal point in numeric literal")
-    }
-    if (this.code() === 101 || this.code() === 69) {
-      this.at++
-      if (this.code() === 43 || this.code() === 45) this.at++
-      this.digits("in exponent of numeric literal")
-    }
-  }
-
-  private word(): void {
-    const word = { t: "true", f: "false", n: "null" }[this.text[this.at] ?? ""]
-    if (word === undefined) throw wrong(this.text, this.at, "looking for beginning of value")
-    for (const [index, letter] of Array.from(word).entries()) {
-      if (this.text[this.at] !== letter) throw wrong(this.text, this.at, `in literal ${word} (expecting '${word[index] ?? ""}')`)
-      this.at++
-    }
-  }
-}
+const { isDigit, isSpace } = GoSyntax
+const openObject = 123, closeObject = 125, openArray = 91, closeArray = 93, quoteMark = 34, backslash = 92, comma = 44
 
 const escapes: Partial<Record<string, string>> = { b: "\b", f: "\f", n: "\n", r: "\r", t: "\t" }
 
@@ -268,6 +104,23 @@ export class GoValue {
     return pieces.join("")
   }
 
+  /** The first number in the value, at any depth, that is out of a 64-bit float's range: Go refuses it where anything may stand. */
+  overflow(): string | undefined {
+    for (let at = this.start; at < this.end;) {
+      const code = this.text.charCodeAt(at)
+      if (code === quoteMark) {
+        at = this.skipString(at)
+      } else if (code === 45 || isDigit(code)) {
+        const end = this.skipPlain(at), number = this.text.slice(at, end)
+        if (!Number.isFinite(Number(number))) return number.slice(0, 40)
+        at = end
+      } else {
+        at++
+      }
+    }
+    return undefined
+  }
+
   private space(from: number): number {
     let at = from
     while (isSpace(this.text.charCodeAt(at))) at++
@@ -314,18 +167,9 @@ const unsafe: Partial<Record<number, string>> = {
   0x3c: "\\u003c", 0x3e: "\\u003e", 0x26: "\\u0026", 0x2028: "\\u2028", 0x2029: "\\u2029"
 }
 
-/** The first number in a value, at any depth, that no 64-bit floating point number is near: Go refuses it where any value may be. */
-export const overflow = (value: GoValue): string | undefined => {
-  for (const [token] of value.source.matchAll(/"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*/g)) {
-    if (token[0] !== "\"" && !Number.isFinite(Number(token))) return token.slice(0, 40)
-  }
-  return undefined
-}
-
 /** A string as Go writes one: `\"`, `\\`, `\n`, `\r`, `\t`, other control bytes and `<`, `>`, `&`, U+2028, U+2029 as `\u00xx`. */
 export const quote = (text: string): string =>
-  // eslint-disable-next-line no-control-regex
-  `"${text.toWellFormed().replace(/["\\<>&\u0000-\u001f\u2028\u2029]/g, (char) => {
+  `"${text.toWellFormed().replace(/[^ !#-%'-;=?-[\]-\u2027\u202a-\u{10ffff}]/gu, (char) => {
     if (char === "\"" || char === "\\") return `\\${char}`
     if (char === "\n") return "\\n"
     if (char === "\r") return "\\r"
@@ -333,15 +177,6 @@ export const quote = (text: string): string =>
     return `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`
   })}"`
 
-/**
- * Checks a document as Go's encoding/json does (RFC 8259, at most `maxDepth` levels, repeated keys allowed, no byte order
- * mark) in linear time, and gives its value with the source text kept. `text` must be well-formed UTF-16.
- */
-export const parse = (text: string): Result.Result<GoValue, InvalidGoJson> =>
-  Result.try({
-    try: () => new GoValue(text, ...new Checker(text).document()),
-    catch: (cause) => {
-      if (cause instanceof Stop) return new InvalidGoJson({ at: cause.at, reason: cause.message })
-      throw cause
-    }
-  })
+/** Checks a document as `GoSyntax.check` does and gives its value with the source text kept. `text` must be well-formed UTF-16. */
+export const parse = (text: string): Result.Result<GoValue, GoSyntax.InvalidGoJson> =>
+  Result.map(GoSyntax.check(text), ([start, end]) => new GoValue(text, start, end))

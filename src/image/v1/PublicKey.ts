@@ -1,7 +1,7 @@
 import { Result } from "effect"
 import * as Base64 from "./Base64.ts"
 import * as GoText from "./GoText.ts"
-import * as GoJson from "./GoJson.ts"
+import type * as GoJson from "./GoJson.ts"
 import type { Hash } from "./LegacyDigest.ts"
 
 /** A key of the elliptic curves P-256, P-384 or P-521. */
@@ -119,10 +119,8 @@ const text = (jwk: ReadonlyMap<string, GoJson.GoValue>, name: string, subject: s
 }
 
 const bytes = (jwk: ReadonlyMap<string, GoJson.GoValue>, name: string, subject: string): Result.Result<Uint8Array, KeyFault> =>
-  Result.flatMap(text(jwk, name, subject), (encoded) => {
-    const decoded = Base64.decodeJose(encoded)
-    return decoded === undefined ? fail(`${subject}: invalid base64 URL encoding: illegal base64 data`) : Result.succeed(decoded)
-  })
+  Result.flatMap(text(jwk, name, subject), (encoded) =>
+    Result.mapError(Base64.decodeJose(encoded), (reason) => ({ reason: `${subject}: invalid base64 URL encoding: ${reason}`, crash: false })))
 
 /** A key may say its own ID; then it must be right. */
 const withId = <K extends PublicKey>(jwk: ReadonlyMap<string, GoJson.GoValue>, key: K): Result.Result<K, KeyFault> =>
@@ -136,7 +134,7 @@ export const fromJwk = (document: GoJson.GoValue, hash: Hash): Result.Result<Pub
   if (document.kind !== "object" && document.kind !== "null") {
     return yield* fail(`decoding JWK Public Key JSON data: expected object, found ${document.kind}\n`)
   }
-  const number = GoJson.overflow(document)
+  const number = document.overflow()
   if (number !== undefined) return yield* fail(`decoding JWK Public Key JSON data: json: the number ${number} is too large\n`)
   const jwk = new Map(document.kind === "object" ? document.members() : [])
   const type = yield* text(jwk, "kty", "JWK Public Key type")
