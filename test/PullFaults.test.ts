@@ -147,10 +147,11 @@ const scriptOf = (row: Row, name: Name, times: "once" | "always", others: Others
   ]
 }
 
+const only = process.env["ONLY"]
 const cases = rows.flatMap((row) => row.on.flatMap((on) => (["once", "always"] as const).flatMap((times) => {
   const outcome = row[times]
   return outcome === undefined ? [] : [{ title: `${on}: ${row.name}, ${times}`, row, on, times, outcome }]
-})))
+}))).filter(({ title }) => only === undefined || new RegExp(only).test(title))
 
 /** A registry with tokens for one user, and another that holds the same. */
 const registries = Effect.gen(function*() {
@@ -164,7 +165,8 @@ describe("a pull that meets a fault", () => {
   const parts = 6
   for (let part = 0; part < parts; part++) {
     it.live(`succeeds exactly or fails cleanly (${part + 1} of ${parts})`, () => Effect.gen(function*() {
-      const mine = cases.filter((_, at) => at % parts === part)
+      const t0 = performance.now()
+      const mine = cases.filter((_, at) => at % parts === part && (process.env["PART"] ?? String(part)) === String(part))
       const failures: Array<string> = []
       const { registry } = yield* registries
       const expected = yield* reference(registry, "app:1")
@@ -178,6 +180,7 @@ describe("a pull that meets a fault", () => {
             assert.isAbove(registry.runs.length === 0 ? 1 : registry.runs.at(-1) ?? 0, 0, "the fault happened")
             if (outcome === "ok") assert.isBelow(registry.find(objects[on].match).length, 8, "requests")
           })),
+          Effect.onExit(() => Effect.sync(() => process.stderr.write(`TIME ${Math.round(performance.now() - t0)} ${title}\n`))),
           Effect.catchCause((cause) => Effect.sync(() => { failures.push(`${title}: ${String(cause).slice(0, 600)}`) }))
         )
       }, Effect.scoped), { concurrency: 6, discard: true })

@@ -60,3 +60,33 @@ export class Control {
 
 /** Thrown inside a worker's job when it was asked to stop. */
 export class Stopped extends Error {}
+
+/**
+ * Keeps a thread from being ended while it loads native calls: an addon that is cut off while it sets itself up aborts the
+ * whole process. Made by the thread that ends the other, and shared with it.
+ */
+export class Gate {
+  readonly buffer: SharedArrayBuffer
+  private readonly word: Int32Array
+
+  /** A new gate, or a view of the one another thread made. */
+  constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(4)) {
+    this.buffer = buffer
+    this.word = new Int32Array(buffer)
+  }
+
+  /** Runs `load`, during which `shut` is refused; throws `Stopped` when the gate is shut. */
+  through<A>(load: () => A): A {
+    if (Atomics.compareExchange(this.word, 0, 0, 1) !== 0) throw new Stopped()
+    try {
+      return load()
+    } finally {
+      Atomics.store(this.word, 0, 0)
+    }
+  }
+
+  /** Shuts it for good; false, and nothing happens, while the other thread is inside. */
+  shut(): boolean {
+    return Atomics.compareExchange(this.word, 0, 0, 2) !== 1
+  }
+}

@@ -1,7 +1,8 @@
 import { Context, Effect, Layer, Queue, Schema } from "effect"
 import { availableParallelism } from "node:os"
 import { Worker } from "node:worker_threads"
-import { Control } from "./Control.ts"
+import { setTimeout as pause } from "node:timers/promises"
+import { Control, Gate } from "./Control.ts"
 import type { Answers, Job, JobFault, Reply, Request } from "./Job.ts"
 
 /** A layer that is refused: the rule it breaks, and the entry that breaks it if one does (rules.md). Nothing of it is kept. */
@@ -35,16 +36,21 @@ const entry = new URL(import.meta.url.endsWith(".ts") ? "./worker.ts" : "./layer
 
 /** One thread and the job it has, if any. */
 class Thread {
-  private readonly worker = new Worker(entry, { stdout: false, stderr: false })
+  private readonly gate = new Gate()
+  private readonly worker = new Worker(entry, { stdout: false, stderr: false, workerData: this.gate.buffer })
   private settle: ((reply: Reply | undefined) => void) | undefined
   private next = 0
+  private gone = false
   /** Set once the thread has ended: it takes no more jobs. */
   dead = false
 
   constructor() {
     this.worker.on("message", (reply: Reply) => this.answer(reply))
     this.worker.on("error", (error) => this.fail(error))
-    this.worker.on("exit", () => this.fail(new Error("the worker ended")))
+    this.worker.on("exit", () => {
+      this.gone = true
+      this.fail(new Error("the worker ended"))
+    })
     this.worker.unref()
   }
 
@@ -56,10 +62,11 @@ class Thread {
     this.worker.postMessage(request)
   }
 
-  /** Ends the thread; the descriptors it opened are closed by Node. */
-  terminate(): Promise<number> {
+  /** Ends the thread, unless it is loading native calls: then after that. The descriptors it opened are closed by Node. */
+  async terminate(): Promise<void> {
     this.dead = true
-    return this.worker.terminate()
+    while (!this.gone && !this.gate.shut()) await pause(5)
+    await this.worker.terminate()
   }
 
   private answer(reply: Reply): void {

@@ -1,8 +1,8 @@
 import { createHash } from "node:crypto"
 import { mkdirSync, readSync } from "node:fs"
-import { parentPort } from "node:worker_threads"
+import { parentPort, workerData } from "node:worker_threads"
 import { Apply } from "./Apply.ts"
-import { Control, Stopped } from "./Control.ts"
+import { Control, Gate, Stopped } from "./Control.ts"
 import { Refused } from "./Fault.ts"
 import { inflater } from "./Inflate.ts"
 import type { Answers, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob } from "./Job.ts"
@@ -13,6 +13,16 @@ import { TarReader } from "./Tar.ts"
 
 const piece = Buffer.allocUnsafeSlow(256 * 1024)
 
+const gate = new Gate(workerData instanceof SharedArrayBuffer ? workerData : undefined)
+const loaded = new Map<boolean, Syscalls.Syscalls>()
+
+/** The calls, loaded once a thread. */
+const syscalls = (native: boolean): Syscalls.Syscalls => {
+  const calls = loaded.get(native) ?? gate.through(() => Syscalls.load({ native }))
+  loaded.set(native, calls)
+  return calls
+}
+
 const stopOf = (control: Control) => () => {
   if (control.stopped) throw new Stopped()
 }
@@ -21,7 +31,7 @@ const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
   const stop = stopOf(control)
   const fs = `${job.folder}/fs`
   mkdirSync(fs, { mode: 0o700 })
-  const apply = new Apply(fs, `${job.folder}/meta`, { syscalls: Syscalls.load({ native: job.native }), stop })
+  const apply = new Apply(fs, `${job.folder}/meta`, { syscalls: syscalls(job.native), stop })
   try {
     const tar = new TarReader(apply)
     const algorithm = job.diffId?.startsWith("sha512:") ? "sha512" : "sha256"
@@ -60,7 +70,7 @@ const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
 
 const assemble = (job: MergeJob, control: Control): Answers["merge"] => {
   const { unset } = merge(job.root, job.layers, {
-    link: job.link, hold: job.hold, syscalls: Syscalls.load({ native: job.native }), stop: stopOf(control)
+    link: job.link, hold: job.hold, syscalls: syscalls(job.native), stop: stopOf(control)
   })
   return { unset }
 }

@@ -76,7 +76,7 @@ export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", {
       case "repository":
         return `${this.host} has no repository ${this.repository}; check the name`
       case "manifest":
-        return `${this.host} has no ${this.name} in ${this.repository}; check the tag or digest`
+        return `${this.host} has no manifest "${this.name}" in ${this.repository}; check the tag or digest`
       case "blob":
         return `${this.host} lacks the blob ${this.name} that an image in ${this.repository} names; the image is incomplete there and must be pushed again`
     }

@@ -112,8 +112,7 @@ export const migrate = Effect.fnUntraced(function*(db: Database, file: string) {
       detail: `this store was written by a newer towline (its version is ${latest}, this one knows ${version}); use that one, or another --store`
     })
   }
-  yield* Migrator.make({})({ loader, table }).pipe(
-    Effect.provideService(SqlClient.SqlClient, sql),
-    Effect.mapError((cause) => new StoreError({ operation: "prepare the database", path: file, cause }))
+  yield* db.transaction(Effect.provideService(Migrator.make({})({ loader, table }), SqlClient.SqlClient, sql)).pipe(
+    Effect.catchTag("MigrationError", (cause) => Effect.fail(new StoreError({ operation: "prepare the database", path: file, cause })))
   )
 })

@@ -170,6 +170,8 @@ export class Model {
     const node = parent.children.get(name)
     if (node === undefined) return
     if (node.type === "dir") for (const child of node.children.keys()) this.hide(node, child)
+    // A folder that stays for what this layer has in it is a new one.
+    if (node.type === "dir" && !this.declared.has(node)) Object.assign(node, { mode: 0o755, mtime: 0n })
     if (!this.isWritten(parent, name) && (node.type !== "dir" || node.children.size === 0)) parent.children.delete(name)
   }
 }

@@ -130,7 +130,7 @@ class Crowd extends Context.Service<Crowd, TestRegistry>()("test/Crowd") {
       return at % 1000 === 0 ? { path: folder } : { path: `${folder}${at}`, contents: "x" }
     })
     return (yield* TestRegistry.make()).put("crowd", "1", ImageBuilder.image({ layers: [ImageBuilder.layer(items)] }))
-  }), 120_000)
+  }))
 }
 
 layer(Crowd.layer, { excludeTestServices: true })("SIGINT and SIGTERM while 200,000 files are unpacked", (it) => {

@@ -60,6 +60,16 @@ describe("renderers", () => {
     const last = Terminal.frame(end, 0, { columns: 60, rows: 24 }).at(-1)
     assert.include(last, "3/3 layers 50.0 MB / 50.0 MB")
   })
+  it("what an earlier pull left is not fetched now; an unpacked layer whose blob is wanted too is", () => {
+    const [partial, unpacked] = [digest(0), digest(1)]
+    const plan: PullEvent = { ...planned, layers: [{ layer: partial, size: 50_000_000, state: "partial" }, { layer: unpacked, size: 1_234, state: "unpacked" }] }
+    const events: ReadonlyArray<PullEvent> = [
+      plan, { _tag: "waiting", reference, layer: partial }, { _tag: "resumed", reference, layer: partial, offset: 40_000_000 },
+      downloading(0, 41_000_000), { _tag: "waiting", reference, layer: unpacked }, downloading(1, 1_000)
+    ]
+    const { fetched, had, total } = State.totals(events.reduce(State.after, State.empty))
+    assert.deepStrictEqual([total - had, fetched - had], [10_001_234, 1_001_000])
+  })
   it.effect("the terminal shows the last state and every message", () => Effect.gen(function*() {
     let text = ""
     const screen = { write: (more: string) => Effect.sync(() => { text += more }), size: () => ({ columns: 60, rows: 24 }) }
