@@ -1,5 +1,5 @@
 import {
-  Cause, Clock, Context, Deferred, Duration, Effect, Equal, Fiber, Hash, Layer, Option, Pull, RcMap, Schedule, type Scope, Semaphore, Stream
+  Cause, Clock, Context, Deferred, Duration, Effect, Equal, Fiber, Hash, Layer, Option, Pull, RcMap, Schedule, Scope, Semaphore, Stream
 } from "effect"
 import { VerifyError, type Descriptor } from "./image/Descriptor.ts"
 import { Feed } from "./Feed.ts"
@@ -123,7 +123,14 @@ export class Downloads extends Context.Service<Downloads, {
         const feed = new Feed()
         const events = new Hub<LayerEvent>(keyOf)
         const opened = yield* Deferred.make<number, DownloadError>()
+        // The file belongs to a scope that was there before the fiber, so it is closed after the fiber has ended: a commit that
+        // is under way when the last holder leaves still owns its ingest.
+        const files = yield* Scope.fork(yield* Effect.scope)
+        // Scopes close backwards: the download has ended before its file is closed, and its number becomes another file's.
+        const files = yield* Effect.acquireRelease(Scope.make(), Scope.close)
         const fiber = yield* run(request, { feed, events, opened, slots }).pipe(
+          Scope.provide(files),
+          Scope.provide(files),
           // An interrupted one is out of the map already, and another may be in its place.
           Effect.tapCause((cause) => Effect.andThen(
             Deferred.failCause(opened, cause), Cause.hasInterrupts(cause) ? Effect.void : RcMap.invalidate(map, request))),
@@ -143,7 +150,7 @@ interface Parts {
   readonly slots: Semaphore.Semaphore
 }
 
-/** The whole life of one download. The file stays open until the entry's scope, which this runs in, closes. */
+/** The whole life of one download. The file stays open until the scope that this runs in closes. */
 const run = Effect.fn("Downloads.run")(function*({ blob, repository }: Request, { events, feed, opened, slots }: Parts) {
   const blobs = yield* BlobStore
   const layer = blob.digest

@@ -9,7 +9,7 @@ import { assertSound, temporary, towline } from "./harness.ts"
 import { assertChecked, assertDigest, ingests } from "./main/setting.ts"
 
 // strace sends the real process a signal as it enters its n-th call of a kind. TOWLINE_KILL=25 tries 25 of each kind
-// instead of 4, and TOWLINE_KILL=all every one.
+// instead of 2, and TOWLINE_KILL=all every one.
 const { TOWLINE_KILL: thorough } = process.env
 const points = (few: number): number => thorough === undefined ? few : thorough === "all" ? Infinity : Number(thorough)
 const patience = thorough === undefined ? 600_000 : 24 * 3_600_000
@@ -108,7 +108,7 @@ describe("Killed at any step", () => {
     const runs: Array<Effect.Effect<Ended, Error>> = []
     for (const options of [["--unpack"], []]) {
       const text = yield* traceOf(images.reference, options)
-      runs.push(...pointsIn(text, points(4)).map((point) => survives(images, point, "signal=KILL", options)))
+      runs.push(...pointsIn(text, points(2)).map((point) => survives(images, point, "signal=KILL", options)))
       runs.push(...pointsIn(text, points(1)).map((point) => survives(images, point, "signal=TERM", options)))
     }
     const ended = yield* Effect.forEach(runs, (run) => run, { concurrency: 2 })

@@ -242,6 +242,35 @@ describe("Pull at the edges", () => {
     }).pipe(Effect.scoped, Effect.provide(towline(folder)))
   }).pipe(Effect.scoped))
 
+  it.live("an interrupted download lets go of its file only when it has ended", () => Effect.gen(function*() {
+    const { folder, registry } = yield* setting
+    const built = image({ layers: [layer(base)] })
+    registry.put("app", "1", built)
+    const [descriptor] = built.layers
+    if (descriptor === undefined) return
+    const told: Array<string> = []
+    const tell = (what: string) => Effect.sync(() => { told.push(what) })
+    yield* Effect.gen(function*() {
+      const blobs = yield* BlobStore
+      const begun = yield* Deferred.make<void>()
+      const watched = BlobStore.of({
+        ...blobs,
+        ingest: (blob, options) => Effect.tap(blobs.ingest(blob, options), (ingest) => {
+          const { commit } = ingest
+          ingest.commit = Effect.uninterruptible(Effect.andThen(Deferred.succeed(begun, undefined),
+            Effect.andThen(Effect.sleep("100 millis"), Effect.andThen(commit, tell("committed")))))
+          return Effect.addFinalizer(() => tell("closed"))
+        })
+      })
+      const fiber = yield* Effect.forkChild(Effect.scoped(Effect.flatMap(
+        (yield* Downloads).get(descriptor, { domain: registry.host, path: "app" }), ({ done }) => done)).pipe(Effect.provideService(BlobStore, watched)))
+      yield* Deferred.await(begun)
+      yield* Fiber.interrupt(fiber)
+      assert.deepStrictEqual(told, ["committed", "closed"])
+      assert.deepStrictEqual(yield* (yield* Graph).check(), [])
+    }).pipe(Effect.provide(towline(folder)))
+  }).pipe(Effect.scoped))
+
   it.live("progress of unpacking is heard until a root file system is there", () => Effect.gen(function*() {
     const { folder, registry } = yield* setting
     const entries = [...Array(6_000).keys()].map((n) => ({ path: `d${n % 100}/f${n}`, contents: "x" }))

@@ -103,7 +103,10 @@ const ingests = Effect.fnUntraced(function*({ root, db }: Shape) {
   const names = yield* Disk.call("list", `${root}/ingest`, () => readdirSync(`${root}/ingest`))
   const rows = yield* db.rows(IngestRow, db.sql`SELECT ${db.sql.literal(ingestColumns)} FROM ingests`)
   const known = new Set(rows.map(({ path }) => path))
-  const findings: Array<Finding> = names.filter((name) => !known.has(`ingest/${name}`))
+  // An entry goes before its row: one that is gone by now was being removed between the two looks.
+  const strange = yield* Disk.call("look at", `${root}/ingest`, () =>
+    names.filter((name) => !known.has(`ingest/${name}`) && look(`${root}/ingest/${name}`) !== undefined))
+  const findings: Array<Finding> = strange
     .map((name) => ({ kind: "ingest-row-missing", subject: `ingest/${name}`, detail: "an entry of ingest/ that the store does not list" }))
   // What a living owner has may be about to come or just be gone.
   for (const { kind, path } of rows.filter(({ owner }) => owner === null)) {

@@ -67,7 +67,7 @@ it.live("killed before any call that changes the disk, it leaves a store that th
   }, Effect.scoped)
   const { calls, err } = yield* trial(0)
   assert.isAbove(calls, 100, err)
-  const step = Number(process.env["TOWLINE_KILL_STEP"] ?? Math.ceil(calls / 40))
+  const step = Number(process.env["TOWLINE_KILL_STEP"] ?? Math.ceil(calls / 12))
   const points = Array.from({ length: Math.floor(calls / step) }, (_, index) => 1 + index * step)
   yield* Effect.forEach(points, trial, { concurrency: 2, discard: true })
 }).pipe(Effect.scoped), 600_000)
