@@ -1,5 +1,5 @@
 import {
-  Cause, Clock, Context, Deferred, Duration, Effect, Equal, Fiber, Hash, Layer, Option, Pull, RcMap, Schedule, Scope, Semaphore, Stream
+  Clock, Context, Deferred, Duration, Effect, Equal, Fiber, Hash, Layer, Option, Pull, RcMap, Schedule, Scope, Semaphore, Stream
 } from "effect"
 import { VerifyError, type Descriptor } from "./image/Descriptor.ts"
 import { Feed } from "./Feed.ts"
@@ -124,16 +124,11 @@ export class Downloads extends Context.Service<Downloads, {
         const events = new Hub<LayerEvent>(keyOf)
         const opened = yield* Deferred.make<number, DownloadError>()
         // The file belongs to a scope that was there before the fiber, so it is closed after the fiber has ended: a commit that
-        // is under way when the last holder leaves still owns its ingest.
+        // is under way when the last holder leaves still owns its ingest, and no byte goes to whoever gets the descriptor's number.
         const files = yield* Scope.fork(yield* Effect.scope)
-        // Scopes close backwards: the download has ended before its file is closed, and its number becomes another file's.
-        const files = yield* Effect.acquireRelease(Scope.make(), Scope.close)
         const fiber = yield* run(request, { feed, events, opened, slots }).pipe(
           Scope.provide(files),
-          Scope.provide(files),
-          // An interrupted one is out of the map already, and another may be in its place.
-          Effect.tapCause((cause) => Effect.andThen(
-            Deferred.failCause(opened, cause), Cause.hasInterrupts(cause) ? Effect.void : RcMap.invalidate(map, request))),
+          Effect.tapCause((cause) => Effect.andThen(Deferred.failCause(opened, cause), RcMap.invalidate(map, request))),
           Effect.forkScoped
         )
         return { blob: request.blob, opened: Deferred.await(opened), feed, done: Effect.asVoid(Fiber.join(fiber)), events }
