@@ -1,5 +1,5 @@
 import {
-  Clock, Context, Deferred, Duration, Effect, Equal, Fiber, Hash, Layer, Option, Pull, RcMap, Schedule, Scope, Semaphore, Stream
+  Clock, Context, Deferred, Duration, Effect, Equal, Fiber, Hash, Layer, Option, Pull, RcMap, Result, Schedule, Scope, Semaphore, Stream
 } from "effect"
 import { VerifyError, type Descriptor } from "./image/Descriptor.ts"
 import { Feed } from "./Feed.ts"
@@ -72,19 +72,22 @@ const receive = Effect.fnUntraced(function*(repository: Repository, sink: Sink, 
 
 /**
  * Requests until all bytes came. After a failure it goes on where the bytes ended; it gives up when the policy does, which
- * begins afresh whenever a byte came.
+ * begins afresh whenever a try got further than all before it (`RetryPolicy.gotOn`).
  */
 const fill = Effect.fnUntraced(function*(repository: Repository, sink: Sink, heard: { readonly moved: () => void; readonly failed: (cause: RegistryFailure, delay: number) => void }) {
-  let had = sink.offset
+  const limits = yield* RetryPolicy.Limits
+  let best = sink.offset
   let again = yield* Schedule.toStep(RetryPolicy.transient)
   while (sink.offset < sink.blob.size) {
-    yield* receive(repository, sink, heard.moved).pipe(Effect.catchTag("NetworkError", Effect.fnUntraced(function*(error) {
-      if (sink.offset > had) again = yield* Schedule.toStep(RetryPolicy.transient)
-      had = sink.offset
-      const [, duration] = yield* again(yield* Clock.currentTimeMillis, error).pipe(Pull.catchDone(() => Effect.fail(error)))
-      heard.failed(error, Duration.toMillis(duration))
-      yield* Effect.sleep(duration)
-    })))
+    const [took, result] = yield* Effect.timed(Effect.result(receive(repository, sink, heard.moved)))
+    if (Result.isSuccess(result)) continue
+    const error = result.failure
+    if (error._tag !== "NetworkError") return yield* error
+    if (RetryPolicy.gotOn(error, sink.offset - best, took, limits)) again = yield* Schedule.toStep(RetryPolicy.transient)
+    best = Math.max(best, sink.offset)
+    const [, duration] = yield* again(yield* Clock.currentTimeMillis, error).pipe(Pull.catchDone(() => Effect.fail(error)))
+    heard.failed(error, Duration.toMillis(duration))
+    yield* Effect.sleep(duration)
   }
 })
 

@@ -8,7 +8,7 @@ import { BlobStore } from "../src/store/BlobStore.ts"
 import { ImageBuilder, TestRegistry } from "../src/testing/index.ts"
 import { assertSound, temporary, towline } from "./harness.ts"
 
-const { image, index, layer, noise } = ImageBuilder
+const { image, layer, noise } = ImageBuilder
 const platform = "linux/amd64"
 
 const setting = Effect.gen(function*() {
@@ -71,7 +71,7 @@ describe("OciLayout", () => {
       const without = yield* Pull.pull(`${registry.host}/app:2`, { platform })
       assert.isTrue(Option.isNone(yield* (yield* BlobStore).find(zstd.layers[0]?.digest ?? without.target.digest)))
       const events = yield* Stream.runCollect(Pull.events(`${registry.host}/app:2`, { platform, blobs: true }))
-      assert.deepStrictEqual([...endings(events).values()], [1])
+      assert.deepStrictEqual(events.filter(({ _tag }) => _tag === "committed" || _tag === "exists").length, 1)
       yield* OciLayout.write(without, join(folder, "layout"), "2")
       yield* assertSound(folder)
     }).pipe(Effect.provide(towline(folder)))

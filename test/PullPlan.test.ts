@@ -1,6 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { join } from "node:path"
 import * as Pull from "../src/Pull.ts"
 import { ImageBuilder, TestRegistry } from "../src/testing/index.ts"
 import { temporary, towline } from "./harness.ts"

@@ -1,5 +1,5 @@
 import { Context, Duration, Effect, Random, Schedule } from "effect"
-import type { RegistryFailure } from "./Errors.ts"
+import type { NetworkError, RegistryFailure } from "./Errors.ts"
 
 /** How long to wait for what. */
 export interface Limits {
@@ -43,6 +43,13 @@ export const transient = Schedule.min([Schedule.exponential("250 millis"), Sched
     })
   )
 )
+
+/**
+ * Whether a try that took so long and ended in `error` got on, so that the count of tries begins afresh: it brought `gained` new bytes.
+ * One that ended in silence must have reached the minimum rate over all its time too, or a byte a try would keep us for ever.
+ */
+export const gotOn = (error: NetworkError, gained: number, took: Duration.Duration, limits: Limits): boolean =>
+  gained > 0 && (error.reason !== "timeout" || gained >= limits.minimumRate * Duration.toSeconds(took))
 
 /** A damaged blob is fetched once more. */
 export const damaged = Schedule.recurs(1)

@@ -92,7 +92,9 @@ describe("Reference", () => {
     const latest = tag === undefined && digest === undefined ? ":latest" : ""
     assert.strictEqual(Reference.print(reference), `${domain}/${library}${text.slice(domain.length + 1)}${latest}`)
     assert.deepStrictEqual(Result.getOrThrow(Reference.parse(Reference.print(reference))), reference)
-    assert.deepStrictEqual(Result.getOrThrow(Reference.parse(Reference.familiar(reference))), reference)
+    // Docker's short form of a Hub name whose first part looks like a host reads as that host: Go's has the same gap.
+    const ambiguous = domain === "docker.io" && path.length > 1 && (path[0].includes(".") || path[0] === "localhost")
+    if (!ambiguous) assert.deepStrictEqual(Result.getOrThrow(Reference.parse(Reference.familiar(reference))), reference)
   })
 
   it.prop("parses, or says where and why, whatever comes", [Schema.Union([Schema.String, pieces])], ([input]) => {
