@@ -180,7 +180,7 @@ const run = Effect.fn("Downloads.run")(function*({ blob, repository }: Request, 
     yield* fill(repository, sink, { moved, failed: (cause, delay) => events.publish({ _tag: "retrying", layer, cause: cause.message, delay }) })
     yield* ingest.commit
     // Bytes that are not the blob's: the ingest begins again at 0, and what workers made of them is void.
-  }).pipe(Effect.tapError((error) => Effect.sync(() => { if (error._tag === "VerifyError") feed.restart() })))
+  }).pipe(Effect.tapError((error) => error._tag === "VerifyError" ? Disk.attempt(() => sink.restart()) : Effect.void))
   if (!ingest.present) {
     yield* slots.withPermits(1)(Effect.retry(once, { schedule: RetryPolicy.damaged, while: (error) => error._tag === "VerifyError" }))
   }

@@ -69,13 +69,18 @@ const digestAs = (digest: Digest) => (bytes: Uint8Array): string => {
   return `${algorithm}:${createHash(algorithm).update(bytes).digest("hex")}`
 }
 
+/** What the store has of a descriptor's bytes, if anything; of another size they are not what the descriptor says. */
+const stored = Effect.fnUntraced(function*(descriptor: Descriptor) {
+  const blobs = yield* BlobStore
+  if (Option.isNone(yield* blobs.find(descriptor.digest))) return undefined
+  const raw = yield* blobs.read(descriptor.digest, documentCap)
+  return raw.byteLength === descriptor.size ? raw : yield* new VerifyError({ expected: descriptor, size: raw.byteLength })
+})
+
 /** A document by its descriptor: from the store, else from the registry; its size and digest are checked. */
 const document = Effect.fnUntraced(function*(repository: Repository, descriptor: Descriptor) {
-  const blobs = yield* BlobStore
-  if (Option.isSome(yield* blobs.find(descriptor.digest))) {
-    const raw = yield* blobs.read(descriptor.digest, documentCap)
-    return { raw, contentType: undefined }
-  }
+  const there = yield* stored(descriptor)
+  if (there !== undefined) return { raw: there, contentType: undefined }
   const answer = yield* (yield* Registry).manifest(repository, descriptor.digest)
   if (answer.raw.byteLength !== descriptor.size) {
     return yield* new VerifyError({ expected: descriptor, size: answer.raw.byteLength })
@@ -85,9 +90,7 @@ const document = Effect.fnUntraced(function*(repository: Repository, descriptor:
 
 /** The config's bytes: from the store, else from the registry. */
 const configOf = Effect.fnUntraced(function*(repository: Repository, config: Descriptor) {
-  const blobs = yield* BlobStore
-  if (Option.isSome(yield* blobs.find(config.digest))) return yield* blobs.read(config.digest, documentCap)
-  return yield* Download.small(repository, config, documentCap, digestAs(config.digest))
+  return (yield* stored(config)) ?? (yield* Download.small(repository, config, documentCap, digestAs(config.digest)))
 })
 
 /** What the reference itself leads to: a digest that is in the store needs no request. */
@@ -105,8 +108,10 @@ export const states = Effect.fnUntraced(function*(layers: ReadonlyArray<{ readon
   const blobs = yield* BlobStore
   const store = yield* LayerStore
   return yield* Effect.forEach(layers, Effect.fnUntraced(function*({ blob, diffId }) {
-    const stored = Option.isSome(yield* blobs.find(blob.digest))
-    const have = stored ? blob.size : yield* blobs.partial(blob.digest)
+    const there = Option.getOrUndefined(yield* blobs.find(blob.digest))
+    if (there !== undefined && there.size !== blob.size) return yield* new VerifyError({ expected: blob, size: there.size })
+    const stored = there !== undefined
+    const have = stored ? blob.size : Math.min(blob.size, yield* blobs.partial(blob.digest))
     const state = Option.isSome(yield* store.find(diffId)) ? "unpacked" : stored ? "stored" : have > 0 ? "partial" : "missing"
     return new PlannedLayer({ blob, diffId, state, have, stored })
   }))

@@ -174,11 +174,16 @@ describe("a pull that meets a fault", () => {
         const { registry, other } = yield* registries
         const others = { other: other.url }
         registry.script(scriptOf(row, on, times, others))
-        yield* pulls(registry, "app:1", outcome, { expected, calm: () => registry.script([]) }).pipe(
+        let acted: number | undefined
+        const calm = () => {
+          acted = registry.runs.at(-1)
+          registry.script([])
+        }
+        yield* pulls(registry, "app:1", outcome, { expected, calm }).pipe(
           Effect.andThen(Effect.sync(() => {
             assertAnonymous(other)
             // A cut may take all that came before it along, and then there is no range to ask for.
-            if (row.afterCut !== true) assert.isAbove(registry.runs.at(-1) ?? 0, 0, "the fault happened")
+            if (row.afterCut !== true) assert.isAbove(acted ?? registry.runs.at(-1) ?? 0, 0, "the fault happened")
             if (outcome === "ok") assert.isBelow(registry.find(objects[on].match).length, 18, "requests")
           })),
           Effect.catchCause((cause) => Effect.sync(() => { failures.push(`${title}: ${String(cause).slice(0, 600)}`) }))
@@ -187,4 +192,49 @@ describe("a pull that meets a fault", () => {
       assert.deepStrictEqual(failures, [])
     }).pipe(Effect.scoped), 120_000)
   }
+
+  it.live("does not count bytes that came before as new, where ranges are ignored and cuts go to and fro", () => Effect.gen(function*() {
+    const { registry } = yield* registries
+    const expected = yield* reference(registry, "app:1")
+    const { match } = objects.layer
+    const odd = [...Array(50).keys()].map((n) => 2 * n + 1)
+    registry.script([
+      { match, do: wrongRange("ignore") }, { match: { ...match, nth: odd }, do: cutAt(20_000, { reset: true }) }, { match, do: stall(10_000, 20) },
+      { match: { ...match, nth: odd.map((n) => n + 1) }, do: cutAt(10_000) }
+    ])
+    const before = registry.find(match).length
+    let times = 0
+    yield* pulls(registry, "app:1", network, { expected, calm: () => {
+      times = registry.find(match).length - before
+      registry.script([])
+    } })
+    assert.isBelow(times, 12)
+  }).pipe(Effect.scoped), 30_000)
+
+  it.live("goes on with new tokens where the old expire between requests, or are revoked in its middle", () => Effect.gen(function*() {
+    for (const [expiresIn, claimExpiresIn] of [[0.08, 300], [0.08, undefined], [300, 1]] as const) {
+      const registry = yield* TestRegistry.make({ auth: { kind: "bearer", users: { sailor: "knot" }, expiresIn, ...(claimExpiresIn === undefined ? {} : { claimExpiresIn }) } })
+      registry.put("app", "1", many)
+      const expected = yield* reference(registry, "app:1")
+      registry.script([
+        { match: { kind: "manifest" }, do: stall("headers", 60) },
+        { match: { ...objects.layer.match, nth: [1, 2, 3] }, do: [stall(5000, 60), cutAt(5000)] }
+      ])
+      yield* pulls(registry, "app:1", "ok", { expected })
+      const times = registry.find(objects.layer.match).filter(({ status }) => status !== 401).length
+      assert.strictEqual(times, 5, "one of them is the undisturbed pull's")
+    }
+  }).pipe(Effect.scoped), 30_000)
+
+  it.live("does not follow from https to plain HTTP, and takes no secret to another port by https", () => Effect.gen(function*() {
+    const registry = yield* TestRegistry.make({ tls: true, auth: { kind: "basic", users: { sailor: "knot" } } })
+    const plain = yield* TestRegistry.make()
+    for (const one of [registry, plain]) one.put("app", "1", many)
+    const expected = yield* reference(registry, "app:1")
+    for (const on of verified) {
+      registry.script([{ match: objects[on].match, do: redirect(`${plain.url}{url}`) }])
+      yield* pulls(registry, "app:1", network, { expected, calm: () => registry.script([]) })
+    }
+    assert.deepStrictEqual(plain.requests, [])
+  }).pipe(Effect.scoped), 30_000)
 })
