@@ -39,9 +39,11 @@ const resultOf = (image: Pull.PulledImage) => ({
   changed: image.changed, layers: image.layers.map(({ blob, diffId }) => ({ digest: blob.digest, size: blob.size, diffId }))
 })
 
-/** The name an image gets in a layout: its tag, or its digest's hex; with several references the whole of it, which no other has. */
+const shortName = (reference: string): string => /:([^:/@]+)$/.exec(reference)?.[1] ?? "latest"
+
+/** The name an image gets in a layout: its tag, or its digest's hex; where another one has the same, the whole reference. */
 const layoutName = (reference: string, { references }: PullFlags): string =>
-  references.length > 1 ? reference : /:([^:/@]+)$/.exec(reference)?.[1] ?? "latest"
+  references.filter((other) => shortName(other) === shortName(reference)).length > 1 ? reference : shortName(reference)
 
 /** Pulls every reference; all are tried, and the first failure's exit code is given. */
 export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
