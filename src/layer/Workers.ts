@@ -2,7 +2,7 @@ import { Context, Effect, Layer, Queue, Schema } from "effect"
 import { availableParallelism } from "node:os"
 import { Worker } from "node:worker_threads"
 import { setTimeout as pause } from "node:timers/promises"
-import { Control, Gate } from "./Control.ts"
+import { type Control, Gate } from "./Control.ts"
 import type { Answers, Job, JobFault, Reply, Request } from "./Job.ts"
 
 /** A layer that is refused: the rule it breaks, and the entry that breaks it if one does (rules.md). Nothing of it is kept. */
@@ -157,6 +157,3 @@ export class Workers extends Context.Service<Workers, {
     })
   }))
 }
-
-/** A control for a job that follows nothing. */
-export const unfollowed = (): Control => new Control()
