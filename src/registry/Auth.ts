@@ -98,7 +98,7 @@ export const make: Effect.Effect<Auth, never, Transport | Credentials> = Effect.
     return grant?.expires !== undefined && grant.expires <= now ? undefined : grant
   })
   const fetchToken = Effect.fnUntraced(function*(wanted: Wanted, realm: URL, trusted: boolean, challenge: Challenge.Challenge) {
-    const all = Option.getOrUndefined(yield* credentials.find(wanted.domain))
+    const all = Option.getOrUndefined(yield* credentials.find(wanted.domain, wanted.path))
     const found = trusted ? all : undefined
     const source = found?.source ?? "anonymous"
     const scopes = (challenge.parameters.get("scope") || `repository:${wanted.path}:pull`).split(" ").filter((scope) => scope !== "")
@@ -165,7 +165,7 @@ export const make: Effect.Effect<Auth, never, Transport | Credentials> = Effect.
       const schemes = printable(challenges.success.map((challenge) => challenge.scheme).join(", "))
       return yield* unauthorized(wanted, tried, `it asks for a way of logging in that is not supported (${schemes || "none"})`)
     }
-    const found = Option.getOrUndefined(yield* credentials.find(wanted.domain))
+    const found = Option.getOrUndefined(yield* credentials.find(wanted.domain, wanted.path))
     if (found === undefined || found.username === "") return yield* unauthorized(wanted, tried, `it asks for a user name and password${said}`)
     if (tried?.scheme === "basic") return yield* unauthorized(wanted, tried, `the user name or password is wrong${said}`)
     const grant: Grant = { header: basic(found.username, found.password), scheme: "basic", credentials: found.source, withheld: undefined, expires: undefined }

@@ -104,5 +104,17 @@ export class CredentialsError extends Schema.TaggedError<CredentialsError>()("Cr
   }
 }
 
+/** The credential helper `helper`, which the configuration `from` names, gave nothing that can be used for `host`; `problem` says why, without what it wrote. */
+export class HelperError extends Schema.TaggedError<HelperError>()("HelperError", {
+  helper: Schema.String,
+  from: Schema.String,
+  host: Schema.String,
+  problem: Schema.String
+}) {
+  override get message() {
+    return `the credential helper ${this.helper} failed for ${this.host}: ${this.problem}; repair it, or take it out of ${this.from}`
+  }
+}
+
 /** Everything a request to a registry can fail with. `VerifyError`: the bytes are not those of the digest asked for. */
-export type RegistryFailure = NetworkError | Unauthorized | NotFound | AnswerRefused | CredentialsError | VerifyError
+export type RegistryFailure = NetworkError | Unauthorized | NotFound | AnswerRefused | CredentialsError | HelperError | VerifyError
