@@ -2,6 +2,9 @@ import { Clock, Context, Effect, Layer, Option, Schema } from "effect"
 import { createHash } from "node:crypto"
 import { type Descriptor } from "../image/Descriptor.ts"
 import * as Digest from "../image/Digest.ts"
+import type { Hash } from "../image/v1/LegacyDigest.ts"
+import type { AddressedImage } from "../image/v1/StrongId.ts"
+import type { InvalidV1Image } from "../image/v1/V1Image.ts"
 import { check, type CheckOptions, type Finding } from "./Check.ts"
 import { StoreError } from "./Disk.ts"
 import { Home } from "./Home.ts"
@@ -9,6 +12,7 @@ import * as Images from "./Images.ts"
 import type { AmbiguousName, Image, ImageLayer, ImageNotFound, Listed, TagName } from "./Images.ts"
 import * as Nodes from "./Nodes.ts"
 import { remove, type Removed } from "./Removal.ts"
+import * as Reuse from "./Reuse.ts"
 import * as Tags from "./Tags.ts"
 
 export { AmbiguousName, type Image, type ImageLayer, ImageNotFound, type Listed, type TagName } from "./Images.ts"
@@ -149,8 +153,11 @@ const make = Effect.gen(function*() {
     registerAll: (registrations: ReadonlyArray<Registration>) =>
       home.db.transaction(Effect.forEach(registrations, (registration) => enter(home, registration), { discard: true })),
     tag: (image: Image, name: TagName, options?: Tags.TagOptions) => home.db.transaction(Tags.tag(home, image, name, options)),
+    exists: (id: string) => Nodes.exists(home, id),
     node: (id: string) => Nodes.find(home, id),
     children: (id: string) => Nodes.children(home, id),
+    compatibility: (id: string) => home.db.transaction(Reuse.compatibility(home, id)),
+    chooseIds: (images: ReadonlyArray<AddressedImage>, hash: Hash) => home.db.transaction(Reuse.choose(home, images, hash)),
     setCompatibility: (id: string, text: string) => Nodes.setCompatibility(home, id, text),
     list: Images.list(home),
     show: (text: string) => Images.show(home, text),
@@ -176,10 +183,16 @@ export class Graph extends Context.Service<Graph, {
    * id of the image that lost the tag to another one.
    */
   readonly tag: (image: Image, tag: TagName, options?: Tags.TagOptions) => Effect.Effect<string | undefined, StoreError | Tags.TagTaken | Tags.DigestTaken>
+  /** Whether any image, old or new, has this whole ID. */
+  readonly exists: (id: string) => Effect.Effect<boolean, StoreError>
   /** An image of Docker's old graph by its whole ID. */
   readonly node: (id: string) => Effect.Effect<Option.Option<Nodes.Node>, StoreError>
   /** IDs of the images of the old graph whose parent this is. */
   readonly children: (id: string) => Effect.Effect<ReadonlyArray<string>, StoreError>
+  /** The v1Compatibility text of an image of the old graph, made and kept if it has none; undefined if there is no such image. */
+  readonly compatibility: (id: string) => Effect.Effect<string | undefined, StoreError | InvalidV1Image>
+  /** The graph IDs for the images of a schema1 manifest, both bottom first: IDs they have here already, else strong IDs. */
+  readonly chooseIds: (images: ReadonlyArray<AddressedImage>, hash: Hash) => Effect.Effect<ReadonlyArray<string>, StoreError>
   /** Keeps the v1Compatibility text of an image of the old graph. */
   readonly setCompatibility: (id: string, text: string) => Effect.Effect<void, StoreError>
   /** All tags, and images without one, by name. */

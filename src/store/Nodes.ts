@@ -68,6 +68,10 @@ export const find = Effect.fn("Graph.node")(function*(home: Shape, id: string): 
 
 const Id = Schema.Struct({ id: Schema.String })
 
+/** Whether any image has this ID. */
+export const exists = ({ db }: Shape, id: string) =>
+  Effect.map(db.rows(Id, db.sql`SELECT id FROM images WHERE id = ${id}`), (rows) => rows.length > 0)
+
 /** IDs of the images of the old graph whose parent this is. */
 export const children = ({ db }: Shape, id: string) =>
   Effect.map(db.rows(Id, db.sql`SELECT id FROM images WHERE parent = ${id} ORDER BY id`), (rows) => rows.map(({ id }) => id))
