@@ -15,8 +15,8 @@ export const ociConfig = "application/vnd.oci.image.config.v1+json"
 /** Docker image config. */
 export const dockerConfig = "application/vnd.docker.container.image.v1+json"
 
-/** Value of the Accept header of a request for a manifest: all that `Manifest.decode` understands. */
-export const accept = [ociIndex, ociManifest, dockerList, dockerManifest].join(", ")
+/** Value of the Accept header of a request for a manifest: all that `Manifest.decode` and `v1/SignedManifest.decode` understand, the old schema last. */
+export const accept = [ociIndex, ociManifest, dockerList, dockerManifest, schema1Signed, schema1].join(", ")
 
 /** Whether documents of this type list manifests (index or manifest list). */
 export const isIndex = (mediaType: string): boolean => mediaType === ociIndex || mediaType === dockerList
