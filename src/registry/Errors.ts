@@ -1,5 +1,6 @@
 import { Duration, Schema } from "effect"
 import type { VerifyError } from "../image/Descriptor.ts"
+import type { Blocked, ConfigError } from "./config/ConfigError.ts"
 
 /**
  * Why a request got no usable answer: the name does not resolve; nobody listens; TLS failed (certificate or handshake);
@@ -28,6 +29,16 @@ const nextStep: Record<typeof NetworkReason.Type, string> = {
 /** The code of the first error object in a v2 registry's answer, as Docker 1.9 read it (`Protocol.codeOf`). Absent: none stood there. */
 const code = Schema.optionalKey(Schema.String)
 
+/** An endpoint that was tried before the error came about, the rule that put it there, and how it ended there. */
+export const Tried = Schema.Struct({ endpoint: Schema.String, why: Schema.String, reason: Schema.String })
+
+/** What was tried before, in order. Absent: there was nothing else to try. */
+const tried = Schema.optionalKey(Schema.Array(Tried))
+
+/** The most useful sentence first, then each endpoint in the order in which they were tried. */
+const withTried = (sentence: string, tried: ReadonlyArray<typeof Tried.Type> = []): string =>
+  tried.length === 0 ? sentence : `${sentence}\n${tried.map(({ endpoint, reason, why }, index) => `  ${index + 1}. ${endpoint} (${why}): ${reason}`).join("\n")}`
+
 /**
  * The network or the registry failed `host`. `detail` says what was seen, `transient` whether asking again may help, `phase` how
  * far the request was (connect: name, TCP and TLS), `status` is the HTTP status if one came, `retryAfter` how long the registry asked to wait.
@@ -40,11 +51,11 @@ export class NetworkError extends Schema.TaggedError<NetworkError>()("NetworkErr
   phase: Schema.optionalKey(Schema.Literals(["connect", "headers", "body"])),
   status: Schema.optionalKey(Schema.Int),
   retryAfter: Schema.optionalKey(Schema.Duration),
-  code
+  code, tried
 }) {
   override get message() {
     const pause = this.retryAfter === undefined ? "" : ` (it asks to wait ${Duration.format(this.retryAfter)})`
-    return `${this.host}: ${this.detail}${pause}; ${nextStep[this.reason]}`
+    return withTried(`${this.host}: ${this.detail}${pause}; ${nextStep[this.reason]}`, this.tried)
   }
 }
 
@@ -58,14 +69,14 @@ export class Unauthorized extends Schema.TaggedError<Unauthorized>()("Unauthoriz
   denied: Schema.Boolean,
   credentials: Schema.String,
   detail: Schema.String,
-  code
+  code, tried
 }) {
   override get message() {
     const verb = this.denied ? "denies access to" : "does not authorise reading"
     const next = this.credentials === "anonymous"
       ? "check the name (registries answer so for repositories that do not exist), or log in (docker login writes config.json)"
       : `check the credentials from ${this.credentials}`
-    return `${this.host} ${verb} ${this.repository}: ${this.detail}; ${next}`
+    return withTried(`${this.host} ${verb} ${this.repository}: ${this.detail}; ${next}`, this.tried)
   }
 }
 
@@ -75,9 +86,10 @@ export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", {
   what: Schema.Literals(["repository", "manifest", "blob", "tag", "image", "layer"]),
   repository: Schema.String,
   name: Schema.String,
-  code
+  code, tried
 }) {
-  override get message() {
+  override get message() { return withTried(this.sentence, this.tried) }
+  private get sentence(): string {
     switch (this.what) {
       case "repository":
         return `${this.host} has no repository ${this.repository}; check the name`
@@ -98,10 +110,11 @@ export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", {
 export class AnswerRefused extends Schema.TaggedError<AnswerRefused>()("AnswerRefused", {
   host: Schema.String,
   subject: Schema.String,
-  rule: Schema.String
+  rule: Schema.String,
+  tried
 }) {
   override get message() {
-    return `${this.host} sent something for ${this.subject} that is refused: ${this.rule}; check that this is a registry, and what stands between it and this machine`
+    return withTried(`${this.host} sent something for ${this.subject} that is refused: ${this.rule}; check that this is a registry, and what stands between it and this machine`, this.tried)
   }
 }
 
@@ -128,4 +141,4 @@ export class HelperError extends Schema.TaggedError<HelperError>()("HelperError"
 }
 
 /** Everything a request to a registry can fail with. `VerifyError`: the bytes are not those of the digest asked for. */
-export type RegistryFailure = NetworkError | Unauthorized | NotFound | AnswerRefused | CredentialsError | HelperError | VerifyError
+export type RegistryFailure = NetworkError | Unauthorized | NotFound | AnswerRefused | CredentialsError | HelperError | ConfigError | Blocked | VerifyError

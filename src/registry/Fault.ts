@@ -35,14 +35,20 @@ const look = (cause: unknown): { readonly code: string; readonly text: string } 
 
 const connecting = new Set<NetworkError["reason"]>(["unknown-host", "refused", "tls", "plain-http", "unreachable"])
 
-/** Makes a failure of Node, undici or HttpClient while `host` (`host[:port]`) was asked, in `phase` or before, the NetworkError it means. */
-export const fault = (host: string, cause: unknown, phase: "headers" | "body"): NetworkError => {
+/**
+ * Makes a failure of Node, undici or HttpClient while `host` (`host[:port]`) was asked, in `phase` or before, the NetworkError it means.
+ * `proxy`: what it was asked through; where no connection came about, that may be to blame.
+ */
+export const fault = (host: string, cause: unknown, phase: "headers" | "body", proxy?: string): NetworkError => {
   const { code, text } = look(cause)
   const handshake = /before secure TLS/.test(text)
   const error = (reason: NetworkError["reason"], detail: string, transient: boolean) => new NetworkError({
-    host, reason, detail, transient,
+    host, reason, transient,
+    detail: proxy === undefined || phase === "body" ? detail : `${detail} (through the proxy ${proxy} of the environment)`,
     phase: phase === "headers" && (connecting.has(reason) || handshake || reason === "timeout") ? "connect" : phase
   })
+  const refusal = /Proxy response \((\d+)\)/.exec(text)?.[1]
+  if (refusal !== undefined) return error("protocol", `the proxy answered ${refusal} instead of connecting to it`, refusal.startsWith("5"))
   const known = certificate[code]
   if (known !== undefined) return error("tls", code === "ERR_TLS_CERT_ALTNAME_INVALID" ? `${known} (${text})` : `${known} (${code})`, false)
   if (/wrong version number|packet length too long|http request|SSL_WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG/i.test(`${code} ${text}`))

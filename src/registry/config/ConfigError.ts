@@ -13,3 +13,10 @@ export class ConfigError extends Schema.TaggedError<ConfigError>()("ConfigError"
 
 /** `path:line`, or the path alone. */
 export const where = (path: string, line: number | undefined): string => line === undefined ? path : `${path}:${line}`
+
+/** The configuration (`why`: its file and line) forbids pulling from `name`. */
+export class Blocked extends Schema.TaggedError<Blocked>()("Blocked", { name: Schema.String, why: Schema.String }) {
+  override get message() {
+    return `pulling from ${this.name} is blocked by ${this.why}; change that rule, or pull from elsewhere`
+  }
+}
