@@ -119,10 +119,10 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
   const tag = { name: `${repository.domain}/${repository.path}`, reference: plan.name }
   const current = yield* graph.resolve(`${tag.name}${plan.name.includes(":") ? "@" : ":"}${plan.name}`).pipe(
     Effect.asSome, Effect.catchTags({ ImageNotFound: () => Effect.succeedNone, AmbiguousName: () => Effect.succeedNone }))
+  const tagged = Option.filter(current, ({ tags }) => tags.some(({ name, reference }) => name === tag.name && reference === tag.reference))
   // Two manifests can describe one image: the tag must be of this one.
   const named = Option.exists(before, ({ manifest }) => manifest.digest === plan.manifest.digest)
-    && Option.exists(current, ({ manifest, tags }) =>
-      manifest.digest === plan.manifest.digest && tags.some(({ name, reference }) => name === tag.name && reference === tag.reference))
+    && Option.exists(tagged, ({ manifest }) => manifest.digest === plan.manifest.digest)
   const unsets: Array<Unset> = []
   /** Layers that are complete with the root file system they go into, and not before. */
   const awaited = options.rootfs !== undefined && !unpack ? new Set<Digest>() : undefined
@@ -186,7 +186,7 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
       target: plan.target.digest, wanted: plan.wanted, tags: [tag],
       ...(plan.endpoint === "store" ? {} : { origin: { repository: tag.name, endpoint: plan.endpoint } }), synced: unsynced
     })
-    if (!named) hub.publish({ _tag: "tagged", reference, digest: plan.target.digest })
+    if (!named) hub.publish({ _tag: "tagged", reference, digest: plan.target.digest, ...(Option.isSome(tagged) ? { moved: true } : {}) })
   }
   if (root !== undefined) {
     yield* root.publish
