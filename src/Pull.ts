@@ -191,7 +191,7 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
 const configBytes = (plan: PullPlan.PullPlan): Uint8Array => plan.documents.at(-1)?.raw ?? new Uint8Array()
 
 /** One sentence on what could not be set on this host, or nothing. */
-const unsetSentence = (unsets: ReadonlyArray<Unset>): string | undefined => {
+export const unsetSentence = (unsets: ReadonlyArray<Unset>): string | undefined => {
   const total = (key: keyof Unset) => unsets.reduce((sum, unset) => sum + unset[key], 0)
   const counts = [[total("owners"), "owners"], [total("devices"), "device nodes"], [total("xattrs"), "extended attributes"], [total("times"), "times"]] as const
   const missing = counts.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`)

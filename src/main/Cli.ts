@@ -46,6 +46,17 @@ export const store = folder("store").pipe(
 /** Machine-readable results. */
 export const json = Flag.Boolean("json").pipe(Flag.withDescription("Print the result as JSON"), Flag.withoutNegation, Flag.withDefault(false))
 
+/** Whether unpacked files are waited for. */
+export const durability = Flag.Literals("durability", ["safe", "fast"]).pipe(
+  Flag.withDescription("safe: unpacked files outlive a power loss; fast: do not wait for them (default: safe)"), Flag.withDefault("safe"))
+
+/** How progress is shown. */
+export const progress = Flag.Literals("progress", ["auto", "tty", "plain", "json", "events", "quiet"]).pipe(
+  Flag.withDescription("How progress is shown on stderr; json: as Docker's API; events: one event a line (default: auto)"), Flag.withDefault("auto"))
+
+/** Results alone, as short as they can be. */
+export const quiet = Flag.Boolean("quiet").pipe(Flag.withAlias("q"), Flag.withDescription("No progress"), Flag.withoutNegation, Flag.withDefault(false))
+
 /** A result on stdout; ends when it is written. A reader that left is no error of ours: `Run.run` ends the command. */
 export const print = (text: string): Effect.Effect<void, OutputError> => Effect.callback((resume) => {
   process.stdout.write(`${text}\n`, (error) => {
