@@ -1,5 +1,4 @@
-import { Effect, type Scope, Stream } from "effect"
-import { constants, writeSync } from "node:fs"
+import { Effect, type Scope, type Stream } from "effect"
 import * as Archive from "./archive/Archive.ts"
 import { type ArchiveError, ArchiveRefused } from "./archive/Fault.ts"
 import type { Tree } from "./archive/Tree.ts"
@@ -8,6 +7,7 @@ import { isCompressed } from "./layer/Inflate.ts"
 import type { Workers } from "./layer/Workers.ts"
 import { Native, perform } from "./Layers.ts"
 import * as Disk from "./store/Disk.ts"
+import * as Files from "./store/Files.ts"
 import { LayerStore } from "./store/LayerStore.ts"
 
 /** Where an archive is: a file or folder by its path, or bytes as they come, under the name that errors give them. */
@@ -22,19 +22,8 @@ const spool = Effect.gen(function*() {
   let count = 0
   return Effect.suspend(() => {
     const file = `${path}/${count++}.tar`
-    return Effect.map(Disk.open(file, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL), (fd) => ({ file, fd }))
+    return Effect.map(Files.fresh(file), (fd) => ({ file, fd }))
   })
-})
-
-/** All of a stream into a file. */
-const fill = Effect.fnUntraced(function*(bytes: Stream.Stream<Uint8Array, Disk.StoreError>, { fd, file }: { readonly fd: number; readonly file: string }) {
-  let size = 0
-  yield* Stream.runForEachArray(bytes, (chunks) => Disk.call("write", file, () => {
-    for (const chunk of chunks) {
-      for (let at = 0; at < chunk.byteLength;) at += writeSync(fd, chunk, at, chunk.byteLength - at, size + at)
-      size += chunk.byteLength
-    }
-  }))
 })
 
 /**
@@ -49,7 +38,7 @@ export const open = Effect.fn("ArchiveInput.open")(function*(
     ? [source, yield* Archive.openFile(source)]
     : yield* Effect.gen(function*() {
       const draft = yield* yield* spool
-      yield* fill(source.bytes, draft)
+      yield* Files.pour(draft.fd, draft.file, source.bytes)
       return [source.name, yield* Archive.openFile(draft.file, source.name)] as const
     })
   if (!isCompressed(given.head)) return yield* Archive.index(given)

@@ -57,13 +57,16 @@ export const progress = Flag.Literals("progress", ["auto", "tty", "plain", "json
 /** Results alone, as short as they can be. */
 export const quiet = Flag.Boolean("quiet").pipe(Flag.withAlias("q"), Flag.withDescription("No progress"), Flag.withoutNegation, Flag.withDefault(false))
 
-/** A result on stdout; ends when it is written. A reader that left is no error of ours: `Run.run` ends the command. */
-export const print = (text: string): Effect.Effect<void, OutputError> => Effect.callback((resume) => {
-  process.stdout.write(`${text}\n`, (error) => {
+/** Bytes on stdout; ends when they are written. A reader that left is no error of ours: `Run.run` ends the command. */
+export const send = (bytes: Uint8Array | string): Effect.Effect<void, OutputError> => Effect.callback((resume) => {
+  process.stdout.write(bytes, (error) => {
     const code = error === null || error === undefined ? undefined : "code" in error ? String(error.code) : error.message
     resume(code === undefined ? Effect.void : code === "EPIPE" ? Effect.never : Effect.fail(new OutputError({ code })))
   })
 })
+
+/** A line of a result on stdout. */
+export const print = (text: string): Effect.Effect<void, OutputError> => send(`${text}\n`)
 
 /** A message on stderr. */
 export const tell = (text: string): Effect.Effect<void> => writeError(`${text}\n`)

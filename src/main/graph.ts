@@ -39,7 +39,20 @@ const load = Command.make("load", {
     { command: "graph load ./layout", description: "Load an OCI layout" }
   ]))
 
+const save = Command.make("save", {
+  store: Cli.store, names,
+  output: Flag.String("output").pipe(Flag.withAlias("o"), Flag.withDescription("The file to write (default: stdout)"), Flag.withMetavar("FILE"), Flag.optional),
+  format: Flag.Literals("format", ["docker-archive", "oci-archive"]).pipe(
+    Flag.withDescription("docker-archive: what docker, podman and skopeo load, and a layout that keeps digests; oci-archive: an OCI layout alone (default: docker-archive)"),
+    Flag.withDefault("docker-archive"))
+}, (flags) => Effect.flatMap(Effect.promise(() => import("./SaveCommand.ts")), ({ save }) => save(flags))).pipe(
+  Command.withDescription("Write images as an archive that graph load, docker load, podman load and skopeo read"),
+  Command.withExamples([
+    { command: "graph save debian:12 -o debian.tar", description: "Write an image to a file" },
+    { command: "graph save debian:12 | ssh host docker load", description: "Send an image to another machine's Docker" }
+  ]))
+
 Cli.main(Command.make("graph").pipe(
   Command.withDescription("Look at and change the local image graph."),
-  Command.withSubcommands([ls, show, rm, load, check])
+  Command.withSubcommands([ls, show, rm, load, save, check])
 ), version)
