@@ -46,7 +46,7 @@ export const open = Effect.fn("ArchiveInput.open")(function*(
   const job = { kind: "inflate", fd: given.fd, size: given.size, into, limit: inflatedCap, native: yield* Native } as const
   yield* perform<"inflate">(job, archive, new Control()).pipe(Effect.catchTags({
     JobStopped: Effect.die,
-    LayerRefused: ({ rule }) => Effect.fail(new ArchiveRefused({ archive, entry: "", rule })),
+    LayerRefused: ({ entry = "", rule }) => Effect.fail(new ArchiveRefused({ archive, entry, rule })),
     StoreError: (error) => Effect.fail(error.path === "" ? new Disk.StoreError({ ...error, path: file }) : error)
   }))
   return yield* Archive.index(yield* Archive.openFile(file, archive))

@@ -1,5 +1,5 @@
 import { Effect, Layer, Option, Result } from "effect"
-import type { ArchiveError } from "./archive/Fault.ts"
+import { type ArchiveError, ArchiveRefused } from "./archive/Fault.ts"
 import { attempt } from "./archive/ArchiveFile.ts"
 import type { DockerImage } from "./archive/DockerImages.ts"
 import type { ImageName } from "./archive/Document.ts"
@@ -192,6 +192,9 @@ const register = Effect.fnUntraced(function*(hub: Hub<PullEvent>, planned: Plann
   return image
 })
 
+/** Manifests and configs of one archive's images, which are held until they are stored: 64 MiB. */
+const documentsCap = 64 * 1024 * 1024
+
 /** Images of today: all their parts first, then their rows and names. */
 const modern = Effect.fnUntraced(function*(hub: Hub<PullEvent>, tree: Tree, images: Exclude<Images.Images, { readonly kind: "legacy" }>, options: Omit<LoadOptions<never, never>, "register">) {
   const archive = ArchiveRegistry.make(tree)
@@ -201,7 +204,16 @@ const modern = Effect.fnUntraced(function*(hub: Hub<PullEvent>, tree: Tree, imag
   const services = Layer.fresh(Layers.layer.pipe(Layer.provideMerge(Downloads.layer), Layer.provideMerge(Layer.succeed(Registry, archive.registry))))
   return yield* Effect.gen(function*() {
     const store = yield* LayerStore
-    const planned = yield* Effect.forEach(wanted, (image) => planImage(image, options))
+    const planned: Array<Planned> = []
+    let held = 0
+    for (const image of wanted) {
+      const next = yield* planImage(image, options)
+      held += next.plan.documents.reduce((sum, { raw }) => sum + raw.byteLength, 0)
+      if (held > documentsCap) {
+        return yield* new ArchiveRefused({ archive: tree.archive, entry: image.target, rule: `the manifests and configs of its images have more than ${documentsCap} bytes` })
+      }
+      planned.push(next)
+    }
     yield* (yield* Leases).hold(planned.flatMap(({ plan }) => [
       ...plan.documents.map(({ descriptor }) => descriptor.digest), ...plan.layers.flatMap(({ blob, diffId }) => [blob.digest, diffId])
     ]))

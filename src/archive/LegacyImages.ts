@@ -65,7 +65,9 @@ const tagsOf = (tree: Tree): ReadonlyArray<LegacyTag> => {
     return read.success
   }
   return Object.entries(Document.decode(Repositories, file) ?? {}).flatMap(([repository, tags]) => {
-    const { canonicalName, localName } = checked(LegacyReference.repositoryInfo(repository))
+    const { canonicalName, index, localName } = checked(LegacyReference.repositoryInfo(repository))
+    // 1.9 took any text with a dot or colon for a host.
+    if (!/^[a-z0-9[]/i.test(index)) throw file.refuse(`"${repository}" names no host`)
     return Object.entries(tags ?? {}).map(([tag, address]) => ({
       name: localName, canonical: canonicalName, tag: checked(LegacyReference.checkTag(tag === "" ? "latest" : tag)), address
     }))

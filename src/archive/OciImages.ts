@@ -16,6 +16,9 @@ export interface OciImage {
   readonly label: string | undefined
 }
 
+/** Images of one layout at most. */
+const imageCap = 4096
+
 const Marker = Schema.Struct({ imageLayoutVersion: Schema.String })
 
 /** What containerd and Docker call an image by in full, and what the image spec has. */
@@ -46,6 +49,8 @@ export const read = (tree: Tree): ReadonlyArray<OciImage> | undefined => {
   const index = Manifest.decode(file.bytes(Document.documentCap), { contentType: MediaType.ociIndex })
   if (Result.isFailure(index)) throw file.refuse(`${index.failure.field === "" ? "" : `${index.failure.field}: `}${index.failure.rule}`)
   if (index.success._tag !== "Index") throw file.refuse("it is no index")
+  const count = index.success.manifests.length
+  if (count > imageCap) throw file.refuse(`it lists ${count} images, and at most ${imageCap} are taken`)
   return index.success.manifests.filter(({ mediaType }) => MediaType.isIndex(mediaType) || MediaType.isManifest(mediaType)).map((entry) => ({
     target: new Descriptor({ mediaType: entry.mediaType, digest: entry.digest, size: entry.size }), ...namesOf(tree, entry.annotations ?? {})
   }))

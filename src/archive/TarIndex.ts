@@ -6,9 +6,12 @@ import { ArchiveFile } from "./ArchiveFile.ts"
 import { ArchiveRefused } from "./Fault.ts"
 import { type Name, partsOf, textOf, type Tree } from "./Tree.ts"
 
-/** What an image archive may hold: 100,000 entries, 1 MiB an extended header, names of 4095 bytes, 32 folders deep; any size. */
-export const limits: Limits & { readonly depth: number } = {
-  entries: 100_000, bytes: Number.MAX_SAFE_INTEGER, record: 2 ** 20, path: 4095, depth: 32
+/**
+ * What an image archive may hold: 100,000 entries, 1 MiB an extended header, names and link targets of 4095 bytes, 16 MiB of
+ * them in all, 32 folders deep; any size.
+ */
+export const limits: Limits & { readonly depth: number; readonly names: number } = {
+  entries: 100_000, bytes: Number.MAX_SAFE_INTEGER, record: 2 ** 20, path: 4095, names: 2 ** 24, depth: 32
 }
 
 /** Links are followed so often, as the kernel does. */
@@ -39,6 +42,7 @@ export class TarIndex implements Tree {
   private windowEnd = 0
   private at = 0
   private entry: Entry | undefined
+  private named = 0
 
   constructor(archive: string, fd: number, size: number) {
     this.archive = archive
@@ -111,6 +115,8 @@ export class TarIndex implements Tree {
     const name = entry.path.toString("latin1")
     const shown = textOf(name)
     const parts = partsOf(name)
+    this.named += name.length + entry.linkpath.byteLength
+    if (this.named > limits.names) throw this.refuse(shown, `the names of the archive's entries have more than ${limits.names} bytes`)
     if (parts === undefined) throw this.refuse(shown, "its name leads outside: it has a part `..`")
     if (parts.length > limits.depth) throw this.refuse(shown, `it is more than ${limits.depth} folders deep`)
     const last = parts.at(-1)

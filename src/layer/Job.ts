@@ -32,7 +32,7 @@ export interface RemoveJob {
   readonly path: string
 }
 
-/** Inflate the first `size` bytes of the file `fd`, at most to `limit` bytes, into the empty file `into`. */
+/** Inflate the tar archive in the first `size` bytes of the file `fd`, at most to `limit` bytes, into the empty file `into`. */
 export interface InflateJob {
   readonly kind: "inflate"
   /** Descriptors of this process; their owner keeps them open until the job has ended. */

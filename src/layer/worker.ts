@@ -80,12 +80,21 @@ const remove = (job: RemoveJob, control: Control): Answers["remove"] => {
   return { removed: true }
 }
 
-const inflateFile = async (job: InflateJob, control: Control): Promise<Answers["inflate"]> => {
+/** Bytes that may follow an archive's end marker, which writers pad to their record size. */
+const tailCap = 16 * 1024 * 1024
+
+const inflateArchive = async (job: InflateJob, control: Control): Promise<Answers["inflate"]> => {
   const stop = stopOf(control)
   let size = 0
+  let tail = 0
+  // What is no archive, and what inflates without end after one, is noticed here and not when the disk is full.
+  const tar = new TarReader({ entry: () => {}, data: () => {}, end: () => {} })
   const inflate = inflater((bytes) => {
     stop()
+    if (tar.ended) tail += bytes.byteLength
+    if (tail > tailCap) throw new Refused(`more than ${tailCap} bytes follow the end of the archive`)
     if (size + bytes.byteLength > job.limit) throw new Refused(`it inflates to more than ${job.limit} bytes`)
+    tar.write(bytes)
     for (let at = 0; at < bytes.byteLength;) at += writeSync(job.into, bytes, at, bytes.byteLength - at, size + at)
     size += bytes.byteLength
   }, { native: job.native })
@@ -99,6 +108,7 @@ const inflateFile = async (job: InflateJob, control: Control): Promise<Answers["
       control.consume(at)
     }
     await inflate.end()
+    tar.end()
   } finally {
     inflate.close()
   }
@@ -110,7 +120,7 @@ const perform = (job: Job, control: Control): Answers[Job["kind"]] | Promise<Ans
     case "unpack": return unpack(job, control)
     case "merge": return assemble(job, control)
     case "remove": return remove(job, control)
-    case "inflate": return inflateFile(job, control)
+    case "inflate": return inflateArchive(job, control)
   }
 }
 
