@@ -67,7 +67,7 @@ const receive = Effect.fnUntraced(function*(repository: Repository, sink: Sink, 
     yield* Disk.attempt(() => sink.restart())
     sink.doubts.clear()
   }
-  sink.doubts.add(answer.distrust)
+  if (answer.distrust !== undefined) sink.doubts.add(answer.distrust)
   moved()
   yield* Stream.runForEachArray(answer.body, (chunks) => Disk.attempt(() => {
     for (const chunk of chunks) sink.append(chunk)

@@ -9,8 +9,9 @@ const codeOfTag: Readonly<Record<string, number>> = {
   NotFound: exitCodes.notFound, NoPlatform: exitCodes.notFound, ImageNotFound: exitCodes.notFound, NotInStore: exitCodes.notFound,
   Unauthorized: exitCodes.unauthorized, CredentialsError: exitCodes.unauthorized, HelperError: exitCodes.unauthorized,
   NetworkError: exitCodes.network,
-  AnswerRefused: exitCodes.refused, Blocked: exitCodes.refused, ManifestRefused: exitCodes.refused, VerifyError: exitCodes.refused, LayerRefused: exitCodes.refused,
-  StoreError: exitCodes.local, OutputError: exitCodes.local
+  AnswerRefused: exitCodes.refused, ManifestRefused: exitCodes.refused, VerifyError: exitCodes.refused, LayerRefused: exitCodes.refused,
+  ArchiveRefused: exitCodes.refused, Blocked: exitCodes.refused,
+  ArchiveUnreadable: exitCodes.local, StoreError: exitCodes.local, OutputError: exitCodes.local
 }
 
 const tagOf = (error: unknown): string | undefined =>

@@ -11,9 +11,10 @@ import type { Credentials } from "./Credentials.ts"
 import { contentOf } from "./Contents.ts"
 import { AnswerRefused, NetworkError, NotFound, type RegistryFailure } from "./Errors.ts"
 import { isDeaf } from "./Protocol.ts"
+import * as Ping from "./Ping.ts"
 import { problem, refusal } from "./Refusal.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
-import { type Repository, type Route, urlOf } from "./Route.ts"
+import { type Repository, type Route, Routes, urlOf } from "./Route.ts"
 import * as TagList from "./TagList.ts"
 import { type Answer, Transport } from "./Transport.ts"
 import * as Walk from "./Walk.ts"
@@ -33,7 +34,7 @@ export interface BlobAnswer {
   readonly from: number
   readonly body: Stream.Stream<Uint8Array, NetworkError>
   /** To be run when the blob turns out damaged. true: it came from a mirror, which is left out from now on, and another is asked. */
-  readonly distrust: Effect.Effect<boolean>
+  readonly distrust?: Effect.Effect<boolean>
 }
 
 /** The longest manifest that is read, in bytes. */
@@ -54,8 +55,12 @@ export class Registry extends Context.Service<Registry, {
   readonly size: (repository: Repository, digest: Digest.Digest) => Effect.Effect<number, RegistryFailure>
   /** The routes to a repository in the order they are tried, and why one is left out now. */
   readonly routes: Walk.Walk["routes"]
+  /** The names that a name without a registry may stand for by the configuration, in the order they are tried. */
+  readonly names: Routes["names"]
   /** Hears what users should know, such as that a mirror is left out, until the scope closes. */
   readonly listen: Walk.Walk["listen"]
+  /** How an origin (`https://host`) answers the v2 ping; asked once, without credentials. */
+  readonly ping: (origin: string) => Effect.Effect<Ping.Pinged, NetworkError>
 }>()("registry/Registry") {
   /** Keeps per host which scheme answered and what was granted; `RegistryOptions` and `Limits` are read when it is built. */
   static readonly layer: Layer.Layer<Registry, never, Transport | Credentials> = Layer.effect(Registry, Effect.suspend(() => make))
@@ -82,6 +87,7 @@ const make = Effect.gen(function*() {
   const transport = yield* Transport
   const auth = yield* Auth.make
   const walk = yield* Walk.make
+  const { names } = yield* Routes
   const limits = yield* RetryPolicy.Limits
   const spoken = new Map<string, "https" | "http">()
   const etags = new Map<string, string>()
@@ -253,7 +259,8 @@ const make = Effect.gen(function*() {
   }, Effect.scoped)
 
   return Registry.of({
-    manifest, blob, routes: walk.routes, listen: walk.listen,
+    manifest, blob, names, routes: walk.routes, listen: walk.listen,
+    ping: (origin) => Effect.provideService(Ping.v2(origin), Transport, transport),
     tags: Effect.fn("Registry.tags")((repository: Repository) => walk.first(repository, "tags", (route) => patiently(route)(tagsOnce(repository, route)))),
     size: Effect.fn("Registry.size")((repository: Repository, digest: Digest.Digest) =>
       walk.first(repository, "content", (route) => patiently(route)(sizeOnce(repository, route, digest))))

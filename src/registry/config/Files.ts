@@ -1,4 +1,4 @@
-import { Effect, FileSystem, Redacted, Result } from "effect"
+import { Effect, type FileSystem, Redacted, Result } from "effect"
 import { plainTls, type Tls } from "../Route.ts"
 import * as Certificates from "./Certificates.ts"
 import { ConfigError } from "./ConfigError.ts"
