@@ -1,16 +1,16 @@
 import { constants, createGunzip, createZstdDecompress, type Gunzip, type ZstdDecompress } from "node:zlib"
 import { Refused } from "./Fault.ts"
 
-/** What a decoder takes apart. */
+/** What a decoder of Node's takes apart. */
 export type Format = "gzip" | "zstd"
 /** Takes output; bytes are valid during the call only. May throw. */
 export type Sink = (bytes: Uint8Array) => void
 
-/** Decodes gzip members, which it tells apart itself, or zstd frames, of which a `write` gets at most one, or a part of it. */
+/** Decodes gzip members, bzip2 or xz streams, which it tells apart itself, or zstd frames, of which a `write` gets at most one, or a part of it. */
 export interface Decoder {
   /** Gives the sink all that `bytes` make; throws `Refused`. */
   write(bytes: Uint8Array): void | Promise<void>
-  /** Throws `Refused` if a gzip member is truncated. Not for zstd, whose frames are counted by `ZstdFrames`. */
+  /** Throws `Refused` if a gzip member, bzip2 or xz stream is truncated. Not for zstd, whose frames are counted by `ZstdFrames`. */
   end(): void | Promise<void>
   /** Frees it; safe at any time and more than once. */
   close(): void

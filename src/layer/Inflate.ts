@@ -1,10 +1,12 @@
 import { Buffer } from "node:buffer"
 import { type Decoder, type Format, NativeDecoder, type Sink, StreamDecoder } from "./Decoder.ts"
 import { Refused } from "./Fault.ts"
+import { Bzip2Decoder } from "./inflate/Bzip2.ts"
+import { XzDecoder } from "./inflate/Xz.ts"
 import { ZstdFrames } from "./ZstdFrames.ts"
 
 /** How a layer is compressed, as its first bytes tell. */
-export type Compression = "none" | "gzip" | "zstd"
+export type Compression = "none" | "gzip" | "zstd" | "bzip2" | "xz"
 
 /**
  * Takes a compressed stream and gives the inflated one to its sink. Where `write` or `end` returns a promise, await it
@@ -13,7 +15,7 @@ export type Compression = "none" | "gzip" | "zstd"
 export interface Inflater {
   /** Known once enough bytes have come to tell, at the latest after `end`. */
   readonly compression: Compression | undefined
-  /** Takes the next bytes, of any number; what can be inflated of them has reached the sink when it is done. */
+  /** Takes the next bytes, of any number; what can be inflated of them has reached the sink when it is done (of bzip2 not the last 5 MB). */
   write(chunk: Uint8Array): void | Promise<void>
   /** Says that there are no more; throws `Refused` if a member or frame is truncated. */
   end(): void | Promise<void>
@@ -25,22 +27,22 @@ export interface Inflater {
 export interface InflateOptions {
   /** Inflate in the calling thread by Node's undocumented synchronous handle, if it passes a test (default); else by public streams. */
   readonly native?: boolean
-  /** The largest zstd window in bytes: default, and at most, 128 MiB. */
+  /** The largest zstd window or xz dictionary in bytes: default, and at most, 128 MiB. */
   readonly maxWindow?: number
 }
 
-/** The largest zstd window a decoder of ours takes: 128 MiB, what `zstd -d` takes without being told otherwise. */
+/** The largest zstd window or xz dictionary a decoder of ours takes: 128 MiB, what `zstd -d` takes without being told otherwise, and twice what `xz -9` makes. */
 export const maxWindow = 2 ** 27
 
 /**
- * An inflater of plain, gzip and zstd streams, told apart by their first bytes, however those come. Every byte belongs to a
- * gzip member, or to a zstd frame or skippable frame, else the stream is refused, as are streams that end in the middle
- * of one, padding, a mix of formats, and bzip2 and xz. A stream too short to tell is plain. `sink` gets plain bytes as
+ * An inflater of plain, gzip, zstd, bzip2 and xz streams, told apart by their first bytes, however those come. Every byte
+ * belongs to a gzip member, a zstd frame or skippable frame, a bzip2 stream, or an xz stream or its padding, else the stream
+ * is refused, as are streams that end in the middle of one, other padding, and a mix of formats. A stream too short to tell is plain. `sink` gets plain bytes as
  * they are and others in a buffer that is used again.
  */
 export const inflater = (sink: Sink, options: InflateOptions = {}): Inflater => new Detecting(sink, options)
 
-const magics: ReadonlyArray<readonly [format: Format | "bzip2" | "xz", bytes: ReadonlyArray<number>, mask?: number]> = [
+const magics: ReadonlyArray<readonly [format: Exclude<Compression, "none">, bytes: ReadonlyArray<number>, mask?: number]> = [
   ["gzip", [0x1f, 0x8b]],
   ["zstd", [0x28, 0xb5, 0x2f, 0xfd]],
   ["zstd", [0x50, 0x2a, 0x4d, 0x18], 0xf0], // skippable frame: 50 to 5f
@@ -51,7 +53,7 @@ const magics: ReadonlyArray<readonly [format: Format | "bzip2" | "xz", bytes: Re
 ]
 
 /** What `head` begins; undefined if more bytes are needed to tell. `mask` is for the one byte of a magic that varies. */
-const detect = (head: Uint8Array): Format | "bzip2" | "xz" | "none" | undefined => {
+const detect = (head: Uint8Array): Compression | undefined => {
   let open = false
   for (const [format, bytes, mask = 0xff] of magics) {
     const varying = format === "bzip2" ? 3 : 0
@@ -100,18 +102,22 @@ class Detecting implements Inflater {
 
   close(): void { this.decoder?.close() }
 
-  private begin(found: Format | "bzip2" | "xz" | "none"): void {
-    if (found === "bzip2" || found === "xz") throw new Refused(`it is compressed with ${found}, which layers of this kind may not be: only gzip and zstd are known`)
+  private begin(found: Compression): void {
     this.compression = found
-    if (found === "none") return
     const native = this.options.native ?? true
-    if (found === "gzip") this.decoder = decoderOf(found, this.sink, native)
-    else {
-      const frames = this.frames = new ZstdFrames(Math.min(this.options.maxWindow ?? maxWindow, maxWindow))
-      this.decoder = decoderOf(found, (bytes) => {
-        frames.count(bytes.byteLength)
-        this.sink(bytes)
-      }, native)
+    const window = Math.min(this.options.maxWindow ?? maxWindow, maxWindow)
+    switch (found) {
+      case "none": return
+      case "gzip": return void (this.decoder = decoderOf(found, this.sink, native))
+      case "bzip2": return void (this.decoder = new Bzip2Decoder(this.sink))
+      case "xz": return void (this.decoder = new XzDecoder(this.sink, window))
+      case "zstd": {
+        const frames = this.frames = new ZstdFrames(window)
+        this.decoder = decoderOf(found, (bytes) => {
+          frames.count(bytes.byteLength)
+          this.sink(bytes)
+        }, native)
+      }
     }
   }
 

@@ -66,6 +66,8 @@ const zstdHeader = (...bytes: ReadonlyArray<number>) => Buffer.from([0x28, 0xb5,
 /** An empty last raw block. */
 const emptyBlock = [1, 0, 0]
 
+const bzip2 = Buffer.from("QlpoOTFBWSZTWRmTm2sAAAABACAAIAAhGEaC7kinChIDMnNtYA==", "base64")
+const xz = Buffer.from("/Td6WFoAAATm1rRGAAAAABzfRCEftvN9AQAAAAAEWVo=", "base64")
 const a = text(70)
 const b = noise(40)
 const empty = Buffer.alloc(0)
@@ -93,7 +95,10 @@ const good: ReadonlyArray<readonly [name: string, compression: Compression, inpu
   ["empty skippable frames everywhere", "zstd", cat(skippable(empty), skippable(empty, 1), frame(a), skippable(empty, 2)), a],
   ["nothing but skippable frames", "zstd", cat(skippable(a), skippable(b)), empty],
   ["a frame of no bytes, by hand", "zstd", zstdHeader(0x20, 0, ...emptyBlock), empty],
-  ["a window of 128 MiB", "zstd", zstdHeader(0, 17 << 3, ...emptyBlock), empty]
+  ["a window of 128 MiB", "zstd", zstdHeader(0, 17 << 3, ...emptyBlock), empty],
+  ["bzip2", "bzip2", bzip2, Buffer.from("a")],
+  ["an empty bzip2", "bzip2", Buffer.from("QlpoORdyRThQkAAAAAA=", "base64"), empty],
+  ["an empty xz", "xz", xz, empty]
 ]
 
 const bad: ReadonlyArray<readonly [name: string, input: Buffer, rule: RegExp]> = [
@@ -118,9 +123,8 @@ const bad: ReadonlyArray<readonly [name: string, input: Buffer, rule: RegExp]> =
   ["a window above 128 MiB", zstdHeader(0, (17 << 3) + 1, ...emptyBlock), /window of 150994944 bytes/],
   ["one segment above 128 MiB", zstdHeader(0xa0, 1, 0, 0, 8, ...emptyBlock), /window of 134217729 bytes/],
   ["a frame that tells a wrong size", zstdHeader(0x20, 1, ...emptyBlock), /damaged/],
-  ["bzip2", Buffer.from("QlpoOTFBWSZTWRcmTqkAAAABgDAAAEAgACGYGYRhdyRThQkBcmTqkA==", "base64"), /bzip2/],
-  ["an empty bzip2", Buffer.from("QlpoORdyRThQkAAAAAA=", "base64"), /bzip2/],
-  ["xz", Buffer.from("/Td6WFoAAATm1rRGAAAAABzfRCEftvN9AQAAAAAEWVo=", "base64"), /xz/]
+  ["a member after bzip2", cat(bzip2, member(a)), /bzip2 stream has bytes that belong to no stream/],
+  ["a frame after xz", cat(xz, frame(a)), /xz stream has bytes that belong to no stream/]
 ]
 
 const cuts = (input: Buffer): Array<ReadonlyArray<Buffer>> => [
