@@ -1,4 +1,4 @@
-import type { Decoder, Sink } from "../Decoder.ts"
+import type { Decoder, Sink } from "./Decoder.ts"
 import { Refused } from "../Fault.ts"
 import { Bits, Block, damagedBzip2 } from "./Bzip2Block.ts"
 

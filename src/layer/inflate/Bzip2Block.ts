@@ -1,4 +1,4 @@
-import type { Sink } from "../Decoder.ts"
+import type { Sink } from "./Decoder.ts"
 import { Refused } from "../Fault.ts"
 
 /** Damage, of whatever kind. */

@@ -1,5 +1,5 @@
 import { Refused } from "../Fault.ts"
-import type { Sink } from "../Decoder.ts"
+import type { Sink } from "./Decoder.ts"
 
 /** Damage, of whatever kind: what it looks like depends on where it is. */
 export const damaged = (): Refused => new Refused("the xz stream is damaged")

@@ -1,7 +1,7 @@
 import { Buffer } from "node:buffer"
 import { createHash, type Hash } from "node:crypto"
 import { crc32 } from "node:zlib"
-import type { Decoder, Sink } from "../Decoder.ts"
+import type { Decoder, Sink } from "./Decoder.ts"
 import { Refused } from "../Fault.ts"
 import { Gather } from "./Gather.ts"
 import { damaged, Lzma } from "./Lzma.ts"

@@ -1,6 +1,6 @@
 import { spawnSync } from "node:child_process"
 import { Refused } from "../../../src/layer/Fault.ts"
-import { inflater, type InflateOptions } from "../../../src/layer/Inflate.ts"
+import { inflater, type InflateOptions } from "../../../src/layer/inflate/Inflate.ts"
 
 /** What Debian's tool makes of `input`. */
 export const piped = (tool: "xz" | "bzip2", args: ReadonlyArray<string>, input: Uint8Array): Buffer => {
