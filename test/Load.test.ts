@@ -1,10 +1,9 @@
 import { assert, layer as suite } from "@effect/vitest"
-import { Effect, Layer, Result, Stream } from "effect"
+import { Effect, Layer, Stream } from "effect"
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { gzipSync, zstdCompressSync } from "node:zlib"
 import { ArchiveRefused } from "../src/archive/Fault.ts"
-import type { LegacyImage } from "../src/archive/LegacyImages.ts"
 import type { Source } from "../src/ArchiveInput.ts"
 import * as Load from "../src/Load.ts"
 import { Hub } from "../src/progress/Hub.ts"
@@ -25,13 +24,7 @@ const linux = process.arch === "arm64" ? "arm64" : "amd64"
 const here = { os: "linux", architecture: linux }
 const other = { os: "linux", architecture: linux === "arm64" ? "amd64" : "arm64" }
 
-const legacyOnly = (taken: Array<LegacyImage>) => (image: LegacyImage) => Effect.sync(() => {
-  taken.push(image)
-  return true
-})
-
-const load = (source: Source, options: { readonly platform?: string } = {}) =>
-  Load.load(new Hub<PullEvent>(keyOf), source, { ...options, register: (image: LegacyImage) => Effect.die(new Error(`legacy ${image.id}`)) })
+const load = (source: Source, options: Load.LoadOptions = {}) => Load.load(new Hub<PullEvent>(keyOf), source, options)
 
 const refused = (source: Source) => Effect.map(Effect.flip(load(source)), (error) => error instanceof ArchiveRefused ? [error.entry, error.rule] : [error._tag, String(error.message)])
 
@@ -115,7 +108,7 @@ suite(Layer.empty, { excludeTestServices: true })("Load", (it) => {
     const [one, two] = [image("old", here), image("new", here)]
     yield* load(put(SavedArchive.docker([{ image: one, names: ["app:1"] }])))
     const { renamed } = yield* load(put(SavedArchive.docker([{ image: two, names: ["app:1"] }])))
-    assert.deepStrictEqual(renamed.map(Load.renamedSentence), [`The image app:1 already exists, renaming the old one with ID ${idOf(one)} to empty string`])
+    assert.deepStrictEqual(renamed.map(Load.renamedSentence), [`The image app:1 already exists, renaming the old one with ID ${idOf(one).slice(0, 12)} to empty string`])
     assert.deepStrictEqual(yield* names, [["docker.io/library/app:1", idOf(two)], ["", idOf(one)]])
   })))
 
@@ -159,22 +152,44 @@ suite(Layer.empty, { excludeTestServices: true })("Load", (it) => {
     assert.deepStrictEqual(yield* names, [])
   })))
 
-  it.effect("hands images of old archives on, parents first, and tags them", () => inStore(Effect.fnUntraced(function*(put) {
-    const [child, parent] = ["c".repeat(64), "d".repeat(64)]
-    const file = put(SavedArchive.legacy([
-      { id: child, json: JSON.stringify({ id: child, parent }), layer: Archive.archive([{ path: "child" }]) },
-      { id: parent, json: JSON.stringify({ id: parent }), layer: `../${child}/layer.tar` }
-    ]))
-    const taken: Array<LegacyImage> = []
-    const loaded = yield* Load.load(new Hub<PullEvent>(keyOf), file, { register: legacyOnly(taken) })
-    assert.deepStrictEqual(taken.map(({ id, layer, parent }) => [id, parent, layer.name]), [[parent, undefined, `${child}/layer.tar`], [child, parent, `${child}/layer.tar`]])
-    assert.deepStrictEqual(loaded.images.map(({ id }) => id), [parent, child])
-    const unknown = yield* Effect.result(Load.load(new Hub<PullEvent>(keyOf), put(SavedArchive.legacy([], { busybox: { latest: child } })), { register: legacyOnly(taken) }))
-    assert.strictEqual(Result.isFailure(unknown) ? unknown.failure._tag : "", "ImageNotFound")
+  it.effect("registers the images of old archives, parents first, and tags them", () => inStore(Effect.fnUntraced(function*(put) {
+    const graph = yield* Graph
+    const [child, parent, lone] = ["c".repeat(64), "d".repeat(64), "e".repeat(64)]
+    const json = `{"id":"${child}", "parent":"${parent}","created":"2015-09-08T21:30:30Z","os":"linux","architecture":"amd64"}`
+    const items = SavedArchive.legacy([
+      { id: child, json, layer: gzipSync(Archive.archive([{ path: "child", contents: "c" }])) },
+      { id: parent, json: JSON.stringify({ id: parent }), layer: Archive.archive([{ path: "parent", contents: "p" }]) }
+    ], { busybox: { latest: child, "1": parent } })
+    const loaded = yield* load(put(items))
+    assert.deepStrictEqual(loaded.images.map(({ id, names, changed }) => [id, names.map(({ reference }) => reference), changed]), [[parent, ["1"], true], [child, ["latest"], true]])
+    assert.deepStrictEqual(yield* names, [["docker.io/library/busybox:1", parent], ["docker.io/library/busybox:latest", child]])
+    const node = yield* Effect.flatMap(graph.node(child), Effect.fromOption)
+    assert.deepStrictEqual([Buffer.from(node.json).toString(), node.parent, node.size, node.layers.length], [json, parent, 1, 2])
+    assert.strictEqual(readFileSync(join((yield* LayerStore).folder(node.layers[1]?.diffId ?? base.diffId), "fs", "child"), "utf8"), "c")
+    const again = yield* load(put(items))
+    assert.deepStrictEqual([again.images.map(({ changed }) => changed), again.renamed], [[false, false], []])
+    const other = yield* load(put(SavedArchive.legacy([{ id: lone, json: JSON.stringify({ id: lone }), layer: Archive.archive([]) }], { busybox: { latest: lone } })))
+    assert.deepStrictEqual(other.renamed.map(Load.renamedSentence), [`The image busybox:latest already exists, renaming the old one with ID ${child.slice(0, 12)} to empty string`])
+  })))
+
+  it.effect("registers old images as far as they are good, and says what ends it", () => inStore(Effect.fnUntraced(function*(put) {
+    const [good, bad, orphan] = ["a".repeat(64), "b".repeat(64), "c".repeat(64)]
+    const layer = Archive.archive([{ path: "x" }])
+    const image = (id: string, more: object = {}) => ({ id, json: JSON.stringify({ id, ...more }), layer })
+    assert.deepStrictEqual(yield* refused(put(SavedArchive.legacy([image(good), { ...image(bad), layer: "../../outside" }], { good: { latest: good } }))),
+      [`${bad}/layer.tar`, "a symbolic link of it leads outside"])
+    assert.deepStrictEqual(yield* names, [["", good]])
+    assert.deepStrictEqual(yield* refused(put(SavedArchive.legacy([image(orphan, { parent: bad })]))), [`${bad}/json`, "it is missing"])
+    const [tag] = yield* refused(put(SavedArchive.legacy([image(bad), { ...image(orphan), layer: Buffer.alloc(700, 7) }])))
+    assert.strictEqual(tag, "LayerRefused")
+    assert.strictEqual((yield* refused(put(SavedArchive.legacy([], { busybox: { latest: orphan } }))))[0], "ImageNotFound")
+    assert.deepStrictEqual((yield* names).map(([, id]) => id).sort(), [good, bad].sort())
   })))
 
   it.effect("refuses what is no archive of images", () => inStore(Effect.fnUntraced(function*(put, folder) {
-    assert.deepStrictEqual(yield* refused(put([])), ["", "it holds no images: there is neither an OCI layout nor anything docker save makes"])
+    assert.deepStrictEqual(yield* refused(put([{ path: "notes", contents: "none" }])), ["", "it holds no images: there is neither an OCI layout nor anything docker save makes"])
+    assert.deepStrictEqual(yield* refused(put([], () => new Uint8Array())), ["", "it has no bytes"])
+    assert.deepStrictEqual((yield* load(put([]))).images, [])
     const [, rule] = yield* refused(put([], () => Buffer.from("this is no archive, but it is long enough. ".repeat(30))))
     assert.strictEqual(rule, "it does not begin with a tar header: the checksum is wrong")
     assert.strictEqual((yield* refused(join(folder, "nothing")))[0], "ArchiveUnreadable")
