@@ -1,4 +1,4 @@
-import { Context, Effect, Layer, Result, type Scope, type Stream } from "effect"
+import { Context, Effect, Layer, Predicate, Result, type Scope, type Stream } from "effect"
 import * as GoText from "../image/v1/GoText.ts"
 import * as V1Image from "../image/v1/V1Image.ts"
 import { printable } from "../image/Printable.ts"
@@ -70,7 +70,10 @@ export interface V1Session {
   readonly tags: Effect.Effect<ReadonlyMap<string, string>, RegistryFailure>
   /** The image a tag names, as the first endpoint that knows the repository says: `NotFound` is final. */
   readonly tag: (name: string) => Effect.Effect<string, RegistryFailure>
-  /** `use` with each endpoint in turn until it succeeds. If none does: the last failure, or a `NetworkError` that tells all of them. */
+  /**
+   * `use` with each endpoint in turn until it succeeds, or fails for a reason that is no registry's. If none does: the last answer that
+   * was no success, or a `NetworkError` that tells all of them.
+   */
   readonly first: <A, E, R>(use: (endpoint: V1Endpoint) => Effect.Effect<A, E | RegistryFailure, R>) => Effect.Effect<A, E | RegistryFailure, R>
 }
 
@@ -139,8 +142,7 @@ const make = Effect.gen(function*() {
     const entered = yield* Effect.retry(Effect.scoped(Effect.gen(function*() {
       const answer = yield* access.enter
       const images = yield* document(answer, subjectOf("repository", ""), "the list of images", Documents.images)
-      const named = answer.moved ? undefined : answer.headers["x-docker-endpoints"]
-      const urls = yield* Effect.mapError(Effect.fromResult(Endpoints.parse(named, index.url, insecure)), (rule) =>
+      const urls = yield* Effect.mapError(Effect.fromResult(Endpoints.parse(answer.headers["x-docker-endpoints"], index.url, insecure)), (rule) =>
         new AnswerRefused({ host: answer.host, subject: `the endpoints of ${repository.path}`, rule }))
       return { images, urls }
     })), RetryPolicy.legacyMetadata)
@@ -175,7 +177,9 @@ const make = Effect.gen(function*() {
     }
 
     const layer = Effect.fnUntraced(function*(url: string, id: string, part: LayerRange.Part): Effect.fn.Return<V1Layer, RegistryFailure, Scope.Scope> {
-      const { from, size } = part
+      const { from } = part
+      // Nothing stored is no layer: 1.9 took such a size for an unknown one.
+      const size = part.size === 0 ? undefined : part.size
       const get = (headers: Readonly<Record<string, string>>) => access.get(url, `/v1/images/${id}/layer`, { accept: "*/*", ...headers })
       const ranged = from > 0 && size !== undefined && from < size ? yield* get({ range: LayerRange.rangeOf(from, size) }) : undefined
       if (size !== undefined && ranged?.status === 206 && LayerRange.continues(ranged.headers, part))
@@ -210,10 +214,11 @@ const make = Effect.gen(function*() {
 
     const endpoints = entered.urls.map(endpointOf)
     const first = <A, E, R>(use: (endpoint: V1Endpoint) => Effect.Effect<A, E | RegistryFailure, R>) => Effect.gen(function*() {
-      const failed: Array<{ readonly url: string; readonly error: E | RegistryFailure }> = []
+      const failed: Array<Failed> = []
       for (const endpoint of endpoints) {
         const result = yield* Effect.result(use(endpoint))
         if (Result.isSuccess(result)) return result.success
+        if (!isOurs(result.failure)) return yield* Effect.fail(result.failure)
         failed.push({ url: endpoint.url, error: result.failure })
       }
       return yield* Effect.fail(failure(repository.path, index, failed))
@@ -237,16 +242,22 @@ const make = Effect.gen(function*() {
   return V1Registry.of({ ping, session })
 })
 
+/** An endpoint that failed, and why. */
+interface Failed { readonly url: string; readonly error: RegistryFailure }
+
+const tags = new Set(["NetworkError", "Unauthorized", "NotFound", "AnswerRefused", "CredentialsError", "VerifyError"])
+
+/** Whether an error is a registry's, so that another one may do better. */
+const isOurs = (error: unknown): error is RegistryFailure => Predicate.hasProperty(error, "_tag") && typeof error._tag === "string" && tags.has(error._tag)
+
 /** The failure of all of several endpoints: an answer that says something about the image comes before the network's. */
-const failure = <E>(repository: string, index: V1Index, failed: ReadonlyArray<{ readonly url: string; readonly error: E | RegistryFailure }>): E | RegistryFailure => {
+const failure = (repository: string, index: V1Index, failed: ReadonlyArray<Failed>): RegistryFailure => {
   const [only] = failed
-  if (only !== undefined && failed.length === 1) return only.error
-  const answered = failed.findLast(({ error }) => !(error instanceof NetworkError))
+  const answered = failed.length === 1 ? only : failed.findLast(({ error }) => error._tag !== "NetworkError")
   if (answered !== undefined) return answered.error
-  const network = failed.flatMap(({ error, url }) => error instanceof NetworkError ? [{ url, error }] : [])
-  const last = network.at(-1)?.error
+  const network = failed.flatMap(({ error, url }) => error._tag === "NetworkError" ? [{ url, error }] : [])
   return new NetworkError({
-    host: new URL(index.url).host, reason: last?.reason ?? "protocol", transient: false,
+    host: new URL(index.url).host, reason: network.at(-1)?.error.reason ?? "protocol", transient: false,
     detail: `no endpoint of ${repository} could be used: ${network.map(({ error, url }) => `${url}: ${error.detail}`).join("; ")}`
   })
 }

@@ -119,6 +119,13 @@ describe("a pull", () => {
     assert.deepStrictEqual(new Set(made.requests.slice(1).map(({ headers }) => headers["authorization"]?.slice(0, 6))), new Set(["Basic "]))
     assert.isUndefined(made.requests[0]?.headers["authorization"])
   }))
+  it.live("Basic goes to no endpoint of another origin, whatever the index says it is", () => Effect.gen(function*() {
+    const tls = selfSigned()
+    const registry = yield* V1Server.make({ role: "registry", tokens: "plain", tls })
+    const index = yield* server({ role: "index", standaloneHeader: "true", registries: [registry], users, tls })
+    expectWalk(yield* pull(index, credentials(index)))
+    assert.deepStrictEqual(new Set(registry.requests.map(({ headers }) => headers["authorization"]?.slice(0, 6))), new Set(["Token "]))
+  }))
   it.live("a token that ends is replaced once by entering again", () => Effect.gen(function*() {
     const made = yield* server({ tokens: "plain", users })
     yield* Effect.gen(function*() {
@@ -192,6 +199,16 @@ describe("endpoints", () => {
     }).pipe(Effect.provide(client()))
     assert.isAbove(broken.find({ kind: "tags" }).length, 0)
   }))
+  it.live("what is no registry's failure is not tried elsewhere", () => Effect.gen(function*() {
+    const registries = [yield* V1Server.make({ role: "registry" }), yield* V1Server.make({ role: "registry" })]
+    const index = yield* server({ role: "index", registries })
+    const used: Array<string> = []
+    yield* Effect.gen(function*() {
+      const session = yield* open(index)
+      assert.strictEqual(yield* Effect.flip(session.first(({ url }) => Effect.suspend(() => { used.push(url); return Effect.fail("disk full") }))), "disk full")
+    }).pipe(Effect.provide(client()))
+    assert.deepStrictEqual(used, [registries[0]?.url])
+  }))
   it.live("if all are dead each is named with its reason", () => Effect.gen(function*() {
     const broken = yield* V1Server.make({ role: "registry", script: on("tags", Fault.status(500)) })
     const index = yield* server({ role: "index", registries: ["127.0.0.1:1", broken] })
@@ -255,6 +272,7 @@ describe("what is not there or not allowed", () => {
       ["json", Fault.status(200, {}, `{"id":"${"0".repeat(64)}"}`), "id: it is the json of"],
       ["json", Fault.status(200, {}, "{"), "cannot be read"],
       ["json", Fault.setHeaders({ "x-docker-size": "many" }), "X-Docker-Size: expected a number"],
+      ["json", Fault.setHeaders({ "x-docker-size": "9007199254740993" }), "X-Docker-Size: expected a number"],
       ["json", Fault.setHeaders({ "x-docker-size": "7" }), "X-Docker-Size of its image's json says 7"],
       ["json", Fault.setHeaders({ "x-docker-checksum-payload": "sha256:zz" }), "X-Docker-Checksum-Payload: expected"],
       ["layer", Fault.html, "HTML page"]
