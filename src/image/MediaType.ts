@@ -39,6 +39,16 @@ export const layerCompression = (mediaType: string): "none" | "gzip" | "zstd" | 
   return suffix === "gzip" || suffix === "zstd" ? suffix : match === null ? undefined : "none"
 }
 
+const magics = [["gzip", [0x1f, 0x8b]], ["zstd", [0x28, 0xb5, 0x2f, 0xfd]], ["bzip2", [0x42, 0x5a, 0x68]], ["xz", [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0]]] as const
+
+/** How bytes that begin so are compressed: what a layer is whose media type nobody gave. */
+export const compressionOf = (head: Uint8Array): "none" | "gzip" | "zstd" | "bzip2" | "xz" =>
+  magics.find(([, magic]) => magic.every((byte, at) => head[at] === byte))?.[0] ?? "none"
+
+/** The media type of a file-system layer that is compressed so, in Docker's words, which have no name for bzip2 and xz. */
+export const layerOf = (compression: "none" | "gzip" | "zstd"): string =>
+  `application/vnd.docker.image.rootfs.diff.tar${compression === "none" ? "" : `.${compression}`}`
+
 /** Whether registries need not hold the layer's blob (foreign or nondistributable: it has `urls`). */
 export const isForeign = (mediaType: string): boolean =>
   layerCompression(mediaType) !== undefined && /\.(?:foreign|nondistributable)\./.test(mediaType)

@@ -30,7 +30,8 @@ describe("The packed tarball", () => {
     yield* built
     const { folder, reference } = yield* setting()
     const npm = (cwd: string, ...args: ReadonlyArray<string>) => program("npm", args, {
-      cwd, env: { HOME: process.env["HOME"], PATH: `${dirname(process.execPath)}:${process.env["PATH"] ?? ""}`, npm_config_update_notifier: "false" }
+      // All of the environment: how a registry is reached (proxies, authorities) is said there.
+      cwd, env: { ...process.env, PATH: `${dirname(process.execPath)}:${process.env["PATH"] ?? ""}`, npm_config_update_notifier: "false" }
     })
     const packed = yield* npm(root, "pack", "--ignore-scripts", "--pack-destination", folder)
     assert.strictEqual(packed.code, 0, packed.stderr)
