@@ -1,4 +1,4 @@
-import { Context, Effect, Layer, Predicate, Result, type Scope, type Stream } from "effect"
+import { Context, Effect, Layer, Result, type Scope, type Stream } from "effect"
 import * as GoText from "../image/v1/GoText.ts"
 import * as V1Image from "../image/v1/V1Image.ts"
 import { printable } from "../image/Printable.ts"
@@ -71,10 +71,12 @@ export interface V1Session {
   /** The image a tag names, as the first endpoint that knows the repository says: `NotFound` is final. */
   readonly tag: (name: string) => Effect.Effect<string, RegistryFailure>
   /**
-   * `use` with each endpoint in turn until it succeeds, or fails for a reason that is no registry's. If none does: the last answer that
-   * was no success, or a `NetworkError` that tells all of them.
+   * `use` with each endpoint in turn until it succeeds, or fails with an error that no other endpoint can help (`final`). If none does:
+   * the last failure that is not the network's, else a `NetworkError` that tells all of them.
    */
-  readonly first: <A, E, R>(use: (endpoint: V1Endpoint) => Effect.Effect<A, E | RegistryFailure, R>) => Effect.Effect<A, E | RegistryFailure, R>
+  readonly first: <A, E extends { readonly _tag: string }, R>(
+    use: (endpoint: V1Endpoint) => Effect.Effect<A, E | RegistryFailure, R>, final?: (error: E | RegistryFailure) => boolean
+  ) => Effect.Effect<A, E | RegistryFailure, R>
 }
 
 /** A v1 registry client (the Docker Registry API before 2.0), for pulls. Nothing it gives has a content digest. */
@@ -213,24 +215,26 @@ const make = Effect.gen(function*() {
     })
 
     const endpoints = entered.urls.map(endpointOf)
-    const first = <A, E, R>(use: (endpoint: V1Endpoint) => Effect.Effect<A, E | RegistryFailure, R>) => Effect.gen(function*() {
-      const failed: Array<Failed> = []
+    const first: V1Session["first"] = <A, E extends { readonly _tag: string }, R>(
+      use: (endpoint: V1Endpoint) => Effect.Effect<A, E | RegistryFailure, R>, final: (error: E | RegistryFailure) => boolean = () => false
+    ) => Effect.gen(function*() {
+      const failed: Array<Failed<E>> = []
       for (const endpoint of endpoints) {
         const result = yield* Effect.result(use(endpoint))
         if (Result.isSuccess(result)) return result.success
-        if (!isOurs(result.failure)) return yield* Effect.fail(result.failure)
+        if (final(result.failure)) return yield* Effect.fail(result.failure)
         failed.push({ url: endpoint.url, error: result.failure })
       }
       return yield* Effect.fail(failure(repository.path, index, failed))
     })
 
     /** A document of the first endpoint that answers; that the repository or tag is unknown there is final. */
-    const one = <A>(path: string, subject: Subject, title: string, decode: (raw: Uint8Array) => Result.Result<A, string>) => {
-      const get = (url: string) => Effect.retry(Effect.scoped(Effect.flatMap(access.get(url, path, { accept: "application/json" }), (answer) =>
-        document(answer, subject, title, decode))), RetryPolicy.legacyMetadata)
-      return first<Result.Result<A, RegistryFailure>, never, never>(({ url }) => Effect.catch(Effect.map(get(url), (value) => Result.succeed(value)), (error) =>
-        error._tag === "NotFound" ? Effect.succeed(Result.fail(error)) : Effect.fail(error))).pipe(Effect.flatMap(Effect.fromResult))
-    }
+    const one = <A>(path: string, subject: Subject, title: string, decode: (raw: Uint8Array) => Result.Result<A, string>): Effect.Effect<A, RegistryFailure> =>
+      first(({ url }) => access.get(url, path, { accept: "application/json" }).pipe(
+        Effect.flatMap((answer) => document(answer, subject, title, decode)),
+        Effect.scoped,
+        Effect.retry(RetryPolicy.legacyMetadata)
+      ), (error) => error._tag === "NotFound")
 
     return {
       index, images: entered.images, endpoints, first,
@@ -243,19 +247,14 @@ const make = Effect.gen(function*() {
 })
 
 /** An endpoint that failed, and why. */
-interface Failed { readonly url: string; readonly error: RegistryFailure }
+interface Failed<E> { readonly url: string; readonly error: E | RegistryFailure }
 
-const tags = new Set(["NetworkError", "Unauthorized", "NotFound", "AnswerRefused", "CredentialsError", "VerifyError"])
-
-/** Whether an error is a registry's, so that another one may do better. */
-const isOurs = (error: unknown): error is RegistryFailure => Predicate.hasProperty(error, "_tag") && typeof error._tag === "string" && tags.has(error._tag)
-
-/** The failure of all of several endpoints: an answer that says something about the image comes before the network's. */
-const failure = (repository: string, index: V1Index, failed: ReadonlyArray<Failed>): RegistryFailure => {
+/** The failure of all of several endpoints: one that says something about the image comes before the network's. */
+const failure = <E extends { readonly _tag: string }>(repository: string, index: V1Index, failed: ReadonlyArray<Failed<E>>): E | RegistryFailure => {
   const [only] = failed
-  const answered = failed.length === 1 ? only : failed.findLast(({ error }) => error._tag !== "NetworkError")
-  if (answered !== undefined) return answered.error
-  const network = failed.flatMap(({ error, url }) => error._tag === "NetworkError" ? [{ url, error }] : [])
+  const telling = failed.length === 1 ? only : failed.findLast(({ error }) => !(error instanceof NetworkError))
+  if (telling !== undefined) return telling.error
+  const network = failed.flatMap(({ error, url }) => error instanceof NetworkError ? [{ url, error }] : [])
   return new NetworkError({
     host: new URL(index.url).host, reason: network.at(-1)?.error.reason ?? "protocol", transient: false,
     detail: `no endpoint of ${repository} could be used: ${network.map(({ error, url }) => `${url}: ${error.detail}`).join("; ")}`

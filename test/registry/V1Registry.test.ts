@@ -199,15 +199,17 @@ describe("endpoints", () => {
     }).pipe(Effect.provide(client()))
     assert.isAbove(broken.find({ kind: "tags" }).length, 0)
   }))
-  it.live("what is no registry's failure is not tried elsewhere", () => Effect.gen(function*() {
+  it.live("an error that no other endpoint can help ends it", () => Effect.gen(function*() {
     const registries = [yield* V1Server.make({ role: "registry" }), yield* V1Server.make({ role: "registry" })]
     const index = yield* server({ role: "index", registries })
     const used: Array<string> = []
     yield* Effect.gen(function*() {
       const session = yield* open(index)
-      assert.strictEqual(yield* Effect.flip(session.first(({ url }) => Effect.suspend(() => { used.push(url); return Effect.fail("disk full") }))), "disk full")
+      const use = ({ url }: V1Endpoint) => Effect.suspend(() => { used.push(url); return Effect.fail({ _tag: "DiskFull", url }) })
+      assert.deepStrictEqual(yield* Effect.flip(session.first(use, ({ _tag }) => _tag === "DiskFull")), { _tag: "DiskFull", url: registries[0]?.url ?? "" })
+      assert.deepStrictEqual(yield* Effect.flip(session.first(use)), { _tag: "DiskFull", url: registries[1]?.url ?? "" })
     }).pipe(Effect.provide(client()))
-    assert.deepStrictEqual(used, [registries[0]?.url])
+    assert.deepStrictEqual(used, [0, 0, 1].map((at) => registries[at]?.url))
   }))
   it.live("if all are dead each is named with its reason", () => Effect.gen(function*() {
     const broken = yield* V1Server.make({ role: "registry", script: on("tags", Fault.status(500)) })
