@@ -17,6 +17,7 @@ import { Hub } from "./progress/Hub.ts"
 import { keyOf, type PullEvent } from "./progress/PullEvent.ts"
 import * as OldPull from "./OldPull.ts"
 import * as Policy from "./Policy.ts"
+import * as Pools from "./Pools.ts"
 import * as PullPlan from "./PullPlan.ts"
 import type { ImageRefused } from "./Register.ts"
 import { type V1Index, V1Registry } from "./registry/V1Registry.ts"
@@ -72,8 +73,11 @@ export interface PulledImage {
 /** Resolves a reference to one image and says what pulling it would do; writes nothing. */
 export const plan = PullPlan.make
 
-/** Pulls one image; its events go to `hub`, for whoever reads it. */
-export const pullWith = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: string, options: PullOptions = {}) {
+/** Pulls one image; its events go to `hub`, for whoever reads it. Who asks for what is being pulled already joins that pull. */
+export const pullWith = (hub: Hub<PullEvent>, text: string, options: PullOptions = {}) =>
+  Pools.pull(hub, text, options, (hub) => pullAlone(hub, text, options))
+
+const pullAlone = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: string, options: PullOptions) {
   if (options.rootfs !== undefined) yield* RootFs.vacant(options.rootfs)
   const reference = yield* Effect.fromResult(Reference.parse(text))
   const planned = PullPlan.make(text, options).pipe(warmed(text))
