@@ -10,7 +10,7 @@ import type { Tree } from "./archive/Tree.ts"
 import { type Descriptor, VerifyError } from "./image/Descriptor.ts"
 import * as Digest from "./image/Digest.ts"
 import * as MediaType from "./image/MediaType.ts"
-import { isCompressed } from "./layer/Inflate.ts"
+import { isCompressed } from "./layer/inflate/Inflate.ts"
 import { NetworkError, NotFound } from "./registry/Errors.ts"
 import { Registry } from "./registry/Registry.ts"
 
@@ -103,9 +103,15 @@ export const make = (tree: Tree): ArchiveRegistry => {
       return Effect.fail(error as Exclude<E, NotFound | NetworkError>)
     })
 
-  // An archive says all sizes, and its names are not a registry's tags.
-  const unasked = () => Effect.die(new Error("an archive is not asked for this"))
-  return { registry: Registry.of({
-    manifest, blob, tags: unasked, size: unasked, ping: unasked, routes: () => Effect.succeed([]), names: () => Effect.succeed([]), listen: () => Effect.void
-  }), addDocker, refusal }
+  const registry = Registry.of({
+    manifest, blob,
+    tags: ({ path }) => Effect.fail(new NotFound({ host: tree.archive, what: "repository", repository: path, name: "" })),
+    size: Effect.fnUntraced(function*({ path }, digest) {
+      const file = yield* Effect.mapError(find(digest), told)
+      return file?.size ?? (yield* new NotFound({ host: tree.archive, what: "blob", repository: path, name: digest }))
+    }),
+    ping: () => Effect.die(new Error("an archive speaks no protocol")),
+    routes: () => Effect.succeed([]), names: () => Effect.succeed([]), listen: () => Effect.void
+  })
+  return { registry, addDocker, refusal }
 }

@@ -1,6 +1,6 @@
-import type { Entry } from "../layer/Entry.ts"
+import type { Entry } from "../layer/tar/Entry.ts"
 import { Refused } from "../layer/Fault.ts"
-import { TarReader, type Limits } from "../layer/Tar.ts"
+import { TarReader, type Limits } from "../layer/tar/Tar.ts"
 import { readSync } from "node:fs"
 import { ArchiveFile } from "./ArchiveFile.ts"
 import { ArchiveRefused } from "./Fault.ts"
@@ -61,6 +61,8 @@ export class TarIndex implements Tree {
       throw error
     }
   }
+
+  get isEmpty(): boolean { return this.top.children.size === 0 }
 
   get folders(): ReadonlyArray<Name> {
     return [...this.top.children].filter(([, node]) => node.is === "folder").map(([name]) => name).sort((a, b) => a < b ? -1 : 1)
