@@ -17,6 +17,7 @@ import { Hub } from "./progress/Hub.ts"
 import { keyOf, type PullEvent } from "./progress/PullEvent.ts"
 import * as Notices from "./Notices.ts"
 import * as OldPull from "./OldPull.ts"
+import * as Origin from "./Origin.ts"
 import * as Policy from "./Policy.ts"
 import * as Pools from "./Pools.ts"
 import * as PullPlan from "./PullPlan.ts"
@@ -72,11 +73,12 @@ export interface PulledImage {
 }
 
 /** Resolves a reference to one image and says what pulling it would do; writes nothing. */
-export const plan = PullPlan.make
+export const plan = (reference: string, options: { readonly platform?: string } = {}) =>
+  Origin.named(reference, (name) => PullPlan.make(name, options))
 
 /** Pulls one image; its events go to `hub`, for whoever reads it. Who asks for what is being pulled already joins that pull. */
 export const pullWith = (hub: Hub<PullEvent>, text: string, options: PullOptions = {}) =>
-  Pools.pull(hub, text, options, (hub) => pullAlone(hub, text, options))
+  Origin.named(text, (name) => Pools.pull(hub, name, options, (hub) => pullAlone(hub, name, options)))
 
 const pullAlone = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: string, options: PullOptions) {
   if (options.rootfs !== undefined) yield* RootFs.vacant(options.rootfs)

@@ -86,6 +86,8 @@ export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", {
   what: Schema.Literals(["repository", "manifest", "blob", "tag", "image", "layer"]),
   repository: Schema.String,
   name: Schema.String,
+  /** It is a foreign layer, and its addresses are not asked. */
+  foreign: Schema.optionalKey(Schema.Boolean),
   code, tried
 }) {
   override get message() { return withTried(this.sentence, this.tried) }
@@ -96,6 +98,7 @@ export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", {
       case "manifest":
         return `${this.host} has no manifest "${this.name}" in ${this.repository}; check the tag or digest`
       case "blob":
+        if (this.foreign === true) return `${this.host} lacks the blob ${this.name}, a foreign layer that its manifest gives other addresses for; --allow-foreign fetches it from there`
         return `${this.host} lacks the blob ${this.name} that an image in ${this.repository} names; the image is incomplete there and must be pushed again`
       case "tag":
         return `Tag ${this.name} not found in repository ${this.repository} at ${this.host}; check the tag`

@@ -9,6 +9,9 @@ import { bounded, collect } from "./Body.ts"
 import * as Coding from "./Coding.ts"
 import type { Credentials } from "./Credentials.ts"
 import { contentOf } from "./Contents.ts"
+import { RegistryOptions } from "./Endpoint.ts"
+import * as Foreign from "./Foreign.ts"
+import { holdsFrom } from "./Range.ts"
 import { AnswerRefused, NetworkError, NotFound, type RegistryFailure } from "./Errors.ts"
 import { isDeaf } from "./Protocol.ts"
 import * as Ping from "./Ping.ts"
@@ -27,6 +30,9 @@ export interface ManifestAnswer {
   readonly contentType: string | undefined
   readonly digest: Digest.Digest
   readonly endpoint: string
+  /** The route it came by (`Route.urlOf`), and where the credentials that were sent come from, or "anonymous". */
+  readonly route?: string
+  readonly credentials?: string
 }
 
 /** A blob's bytes on their way: the first belongs at offset `from`. At most one byte more than the descriptor's size comes. */
@@ -75,19 +81,12 @@ const naturalOf = (text: string | undefined): number | undefined =>
 
 const digestOf = (algorithm: "sha256" | "sha512", raw: Uint8Array) => Digest.Digest.make(`${algorithm}:${createHash(algorithm).update(raw).digest("hex")}`)
 
-/** Whether an answer holds a range of a blob of `size` bytes that begins at `from` (RFC 9110, 14.4), not encoded whatever its headers say. */
-const holdsFrom = (answer: Answer, from: number, size: number): boolean => {
-  const [, first, last, total] = /^bytes (\d+)-(\d+)\/(\d+|\*)$/i.exec(answer.headers["content-range"]?.trim() ?? "") ?? []
-  const { "content-encoding": coding = "", "content-length": length } = answer.headers
-  return Number(first) === from && Number(last) >= from && Number(last) < size && (total === "*" || Number(total) === size) &&
-    (coding === "" || Number(length) === Number(last) - from + 1)
-}
-
 const make = Effect.gen(function*() {
   const transport = yield* Transport
   const auth = yield* Auth.make
   const walk = yield* Walk.make
   const { names } = yield* Routes
+  const { foreign } = yield* RegistryOptions
   const limits = yield* RetryPolicy.Limits
   const spoken = new Map<string, "https" | "http">()
   const etags = new Map<string, string>()
@@ -159,7 +158,7 @@ const make = Effect.gen(function*() {
       const size = content.byteLength
       return yield* new VerifyError({ expected: new Descriptor({ mediaType: contentType ?? "", digest: expected, size }), size, actual })
     }
-    return { raw, contentType, digest, endpoint }
+    return { raw, contentType, digest, endpoint, route: urlOf(route), credentials }
   }, Effect.scoped)
 
   /** Tries again where nobody else can be asked; what a mirror does not give, the next may. */
@@ -179,10 +178,14 @@ const make = Effect.gen(function*() {
     else etags.delete(key)
   }
 
-  const blob = Effect.fn("Registry.blob")((repository: Repository, blob: Descriptor, from: number) =>
-    walk.first(repository, "content", (route) => Effect.map(blobAt(repository, route, blob, from), (answer): BlobAnswer => ({
+  const blob = Effect.fn("Registry.blob")((repository: Repository, blob: Descriptor, from: number) => {
+    const urls = repository.foreign?.[blob.digest]
+    const found = walk.first(repository, "content", (route) => Effect.map(blobAt(repository, route, blob, from), (answer): BlobAnswer => ({
       ...answer, body: Stream.tapError(answer.body, (error) => walk.broke(repository, route, error)), distrust: walk.distrust(repository, route)
-    }))))
+    })))
+    return urls === undefined ? found : Effect.catchTag(found, "NotFound", (error) =>
+      foreign === true ? Foreign.blob(urls, blob, from, error, { transport, limits }) : Effect.fail(new NotFound({ ...error, foreign: true })))
+  })
 
   const blobAt = Effect.fnUntraced(function*(
     repository: Repository, route: Route, blob: Descriptor, from: number

@@ -23,6 +23,8 @@ export interface Repository {
   readonly path: string
   /** Whether the reference it is from names a digest: some mirrors are for such references alone. Default: no. */
   readonly pinned?: boolean
+  /** By digest, the addresses that manifests in it give for layers which registries need not hold. */
+  readonly foreign?: Readonly<Record<string, ReadonlyArray<string>>>
 }
 
 /** One place that serves a repository, and why it is asked. */
