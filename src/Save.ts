@@ -47,7 +47,7 @@ const namesOf = (image: Savable, all: ReadonlyArray<Savable>) => image.reference
   const { digest, tag } = read.success
   const shared = all.flatMap(({ references }) => references).filter((other) => shortOf(other) === shortOf(reference)).length > 1
   if (tag === undefined || digest !== undefined) return []
-  return [{ label: shared ? reference : shortOf(reference), full: reference, familiar: Reference.familiar(read.success) }]
+  return [{ label: shared ? reference : shortOf(reference), full: reference }]
 })
 
 /** One image once, with all its references. */

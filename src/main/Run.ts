@@ -10,7 +10,7 @@ const codeOfTag: Readonly<Record<string, number>> = {
   Unauthorized: exitCodes.unauthorized, CredentialsError: exitCodes.unauthorized,
   NetworkError: exitCodes.network,
   AnswerRefused: exitCodes.refused, ManifestRefused: exitCodes.refused, VerifyError: exitCodes.refused, LayerRefused: exitCodes.refused,
-  ArchiveRefused: exitCodes.refused,
+  ArchiveRefused: exitCodes.refused, ImageRefused: exitCodes.refused,
   ArchiveUnreadable: exitCodes.local, StoreError: exitCodes.local, OutputError: exitCodes.local
 }
 
