@@ -10,7 +10,7 @@ import type { Tree } from "./archive/Tree.ts"
 import { type Descriptor, VerifyError } from "./image/Descriptor.ts"
 import * as Digest from "./image/Digest.ts"
 import * as MediaType from "./image/MediaType.ts"
-import { isCompressed } from "./layer/Inflate.ts"
+import { isCompressed } from "./layer/inflate/Inflate.ts"
 import { NetworkError, NotFound } from "./registry/Errors.ts"
 import { Registry } from "./registry/Registry.ts"
 

@@ -17,6 +17,7 @@ import { Hub } from "./progress/Hub.ts"
 import { keyOf, type PullEvent } from "./progress/PullEvent.ts"
 import * as OldPull from "./OldPull.ts"
 import * as Policy from "./Policy.ts"
+import * as Pools from "./Pools.ts"
 import * as PullPlan from "./PullPlan.ts"
 import type { ImageRefused } from "./Register.ts"
 import * as RootFs from "./RootFs.ts"
@@ -71,8 +72,11 @@ export interface PulledImage {
 /** Resolves a reference to one image and says what pulling it would do; writes nothing. */
 export const plan = PullPlan.make
 
-/** Pulls one image; its events go to `hub`, for whoever reads it. */
-export const pullWith = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: string, options: PullOptions = {}) {
+/** Pulls one image; its events go to `hub`, for whoever reads it. Who asks for what is being pulled already joins that pull. */
+export const pullWith = (hub: Hub<PullEvent>, text: string, options: PullOptions = {}) =>
+  Pools.pull(hub, text, options, (hub) => pullAlone(hub, text, options))
+
+const pullAlone = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: string, options: PullOptions) {
   if (options.rootfs !== undefined) yield* RootFs.vacant(options.rootfs)
   const reference = yield* Effect.fromResult(Reference.parse(text))
   const planned = PullPlan.make(text, options).pipe(warmed(text))
@@ -119,10 +123,10 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
   const tag = { name: `${repository.domain}/${repository.path}`, reference: plan.name }
   const current = yield* graph.resolve(`${tag.name}${plan.name.includes(":") ? "@" : ":"}${plan.name}`).pipe(
     Effect.asSome, Effect.catchTags({ ImageNotFound: () => Effect.succeedNone, AmbiguousName: () => Effect.succeedNone }))
+  const tagged = Option.filter(current, ({ tags }) => tags.some(({ name, reference }) => name === tag.name && reference === tag.reference))
   // Two manifests can describe one image: the tag must be of this one.
   const named = Option.exists(before, ({ manifest }) => manifest.digest === plan.manifest.digest)
-    && Option.exists(current, ({ manifest, tags }) =>
-      manifest.digest === plan.manifest.digest && tags.some(({ name, reference }) => name === tag.name && reference === tag.reference))
+    && Option.exists(tagged, ({ manifest }) => manifest.digest === plan.manifest.digest)
   const unsets: Array<Unset> = []
   /** Layers that are complete with the root file system they go into, and not before. */
   const awaited = options.rootfs !== undefined && !unpack ? new Set<Digest>() : undefined
@@ -186,7 +190,7 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
       target: plan.target.digest, wanted: plan.wanted, tags: [tag],
       ...(plan.endpoint === "store" ? {} : { origin: { repository: tag.name, endpoint: plan.endpoint } }), synced: unsynced
     })
-    if (!named) hub.publish({ _tag: "tagged", reference, digest: plan.target.digest })
+    if (!named) hub.publish({ _tag: "tagged", reference, digest: plan.target.digest, ...(Option.isSome(tagged) ? { moved: true } : {}) })
   }
   if (root !== undefined) {
     yield* root.publish

@@ -75,6 +75,15 @@ export type Fill<E, R> = (receipt: Receipt) => Effect.Effect<void, E, R>
 export const from = <E, R>(bytes: Stream.Stream<Uint8Array, E, R>): Fill<E | Disk.StoreError | VerifyError, R> => (receipt) =>
   Stream.runForEachArray(bytes, (chunks) => Disk.attempt(() => { for (const chunk of chunks) receipt.append(chunk) }))
 
+/** What a receipt's bytes inflate to. They were unpacked before: what could be wrong with them is known not to be. */
+const inflated = Effect.fnUntraced(function*({ fd, size }: Receipt, subject: string) {
+  const plain = yield* (yield* BlobStore).receive
+  const job = { kind: "inflate", fd, size, into: plain.fd, limit: Number.MAX_SAFE_INTEGER, native: yield* Native } as const
+  yield* perform<"inflate">(job, subject, new Control()).pipe(Effect.catchTag("JobStopped", Effect.die))
+  yield* Disk.forEachPiece(plain.fd, Number.MAX_SAFE_INTEGER, plain.path, (piece) => plain.count(piece))
+  return plain
+})
+
 /**
  * Brings a layer of unknown digest into the store: receives all of it, unpacks it, and then makes blob and layer visible. A
  * failure leaves nothing. No bytes are no layer: undefined. Both are leased until the scope closes. `subject` is for errors.
@@ -99,9 +108,12 @@ export const receive = Effect.fn("Register.receive")(function*<E, R>(subject: st
       { kind: "unpack", fd: receipt.fd, size: receipt.size, folder, diffId: undefined, native }, subject, control
     ).pipe(Effect.catchTag("JobStopped", Effect.die))
     const diffId = Digest.make(unpacked.diffId)
-    const mediaType = MediaType.layerOf(compression === "bzip2" || compression === "xz" ? "none" : compression)
-    yield* Scope.provide(leases.hold([receipt.describe(mediaType).digest, diffId]), outer)
-    const blob = yield* receipt.commit(mediaType)
+    // Today's images have no name for these two: what is kept is the tar.
+    const odd = compression === "bzip2" || compression === "xz"
+    const kept = odd ? yield* inflated(receipt, subject) : receipt
+    const mediaType = MediaType.layerOf(odd ? "none" : compression)
+    yield* Scope.provide(leases.hold([kept.describe(mediaType).digest, diffId]), outer)
+    const blob = yield* kept.commit(mediaType)
     yield* store.commit({ ...staging, path: folder }, { diffId, blob: blob.digest, mediaType, blobSize: blob.size, size, entries })
     return { layer: { blob, diffId, size } satisfies OwnLayer, unset }
   }))

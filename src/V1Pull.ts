@@ -135,7 +135,7 @@ export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: st
     hub.publish({ ...image, state: "pulling", from })
     return Effect.map(all(endpoint), (outcome) => [outcome, endpoint] as const).pipe(
       Effect.tapError((error) => Effect.sync(() => hub.publish({ ...image, state: "failed", from, cause: error.message }))))
-  }).pipe(Effect.tapError((error) => Effect.sync(() => hub.publish({ ...image, state: "failed", cause: error.message }))))
+  }, ({ _tag }) => _tag === "StoreError").pipe(Effect.tapError((error) => Effect.sync(() => hub.publish({ ...image, state: "failed", cause: error.message }))))
 
   /** Every image of the chain, in the store. */
   function all(endpoint: V1Endpoint) {

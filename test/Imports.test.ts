@@ -18,6 +18,10 @@ const arrows: Readonly<Record<string, ReadonlyArray<string>>> = {
   main: ["image", "registry", "layer", "store", "progress", "archive", "top"]
 }
 
+/** What each folder inside src/layer may import of the others; beside them are the worker and what all of them use. */
+const inLayer: Readonly<Record<string, ReadonlyArray<string>>> = { tar: [], inflate: [], tree: [], apply: ["tar", "tree"], merge: ["apply", "tree"] }
+const topic = (file: string) => /^src\/layer\/([^/]+)\//.exec(file)?.[1]
+
 describe("imports", () => {
   it("finds the sources", () => assert.isAbove(files.length, 30))
   for (const file of files) {
@@ -25,6 +29,8 @@ describe("imports", () => {
       const from = folder(file)
       for (const target of ours(file).filter((target) => target.startsWith("src/"))) {
         assert.isTrue(folder(target) === from || (arrows[from] ?? []).includes(folder(target)), `${file} imports ${target}`)
+        const [own, theirs] = [topic(file), topic(target)]
+        if (own !== undefined && theirs !== undefined) assert.isTrue(own === theirs || (inLayer[own] ?? []).includes(theirs), `${file} imports ${target}`)
       }
       const foreign = imports(file).filter((name) => !name.startsWith("."))
       if (from === "image") assert.deepStrictEqual(foreign.filter((name) => name.startsWith("node:")), [], "portable")

@@ -1,6 +1,6 @@
-import type { Entry } from "../layer/Entry.ts"
+import type { Entry } from "../layer/tar/Entry.ts"
 import { Refused } from "../layer/Fault.ts"
-import { TarReader, type Limits } from "../layer/Tar.ts"
+import { TarReader, type Limits } from "../layer/tar/Tar.ts"
 import { readSync } from "node:fs"
 import { ArchiveFile } from "./ArchiveFile.ts"
 import { ArchiveRefused } from "./Fault.ts"

@@ -1,4 +1,4 @@
-import type { ApplySummary } from "./Apply.ts"
+import type { ApplySummary } from "./apply/Apply.ts"
 
 /** Unpack a layer: follow the file `fd` up to `size` bytes as `control` allows, into `folder`/fs and `folder`/meta. */
 export interface UnpackJob {

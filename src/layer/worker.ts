@@ -1,15 +1,15 @@
 import { createHash } from "node:crypto"
 import { mkdirSync, readSync, writeSync } from "node:fs"
 import { parentPort, workerData } from "node:worker_threads"
-import { Apply } from "./Apply.ts"
+import { Apply } from "./apply/Apply.ts"
 import { Control, Gate, Stopped } from "./Control.ts"
 import { Refused } from "./Fault.ts"
-import { inflater } from "./Inflate.ts"
+import { inflater } from "./inflate/Inflate.ts"
 import type { Answers, InflateJob, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob } from "./Job.ts"
-import { merge } from "./Merge.ts"
-import { removeTree } from "./Remove.ts"
+import { merge } from "./merge/Merge.ts"
+import { removeTree } from "./tree/Remove.ts"
 import * as Syscalls from "./Syscalls.ts"
-import { TarReader } from "./Tar.ts"
+import { TarReader } from "./tar/Tar.ts"
 
 const piece = Buffer.allocUnsafeSlow(256 * 1024)
 

@@ -2,10 +2,12 @@ import { Effect, Fiber, Layer, Option, Result, Semaphore } from "effect"
 import type { FileSystem } from "effect"
 import { Concurrency } from "../Download.ts"
 import * as OciLayout from "../OciLayout.ts"
+import * as Reference from "../image/Reference.ts"
 import { Hub } from "../progress/Hub.ts"
 import { keyOf, type PullEvent } from "../progress/PullEvent.ts"
 import * as Pull from "../Pull.ts"
 import { RegistryOptions } from "../registry/Endpoint.ts"
+import { statusOf } from "../registry/Errors.ts"
 import type { Link } from "../RootFs.ts"
 import * as Save from "../Save.ts"
 import * as Towline from "../Towline.ts"
@@ -59,6 +61,13 @@ const shortName = (reference: string): string => /:([^:/@]+)$/.exec(reference)?.
 const layoutName = (reference: string, { references }: PullFlags): string =>
   references.filter((other) => shortName(other) === shortName(reference)).length > 1 ? reference : shortName(reference)
 
+/** What the events say of a failure; the reference is normalised, if it can be read. */
+const failed = (text: string, error: unknown): PullEvent => {
+  const reference = Result.match(Reference.parse(text), { onFailure: () => text, onSuccess: Reference.print })
+  const code = statusOf(error)
+  return { _tag: "failed", reference, message: Run.sentence(error), ...(code === undefined ? {} : { code }) }
+}
+
 const savable = ({ config, layers, manifest, reference }: Pull.PulledImage): Save.Savable =>
   ({ manifest, config: config.descriptor, layers, references: [reference] })
 
@@ -92,10 +101,16 @@ export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
     Layer.succeed(Concurrency, flags.jobs), Layer.succeed(Pull.Durability, flags.durability),
     Layer.effect(RegistryOptions, Effect.map(RegistryOptions, (options) => ({ ...options, insecure: flags.insecure })))
   )
-  const shown = yield* Progress.show(flags.quiet ? "quiet" : flags.progress, hub.stream).pipe(Effect.forkChild({ startImmediately: true }))
+  const kind = flags.quiet ? "quiet" : flags.progress
+  const shown = yield* Progress.show(kind, hub.stream).pipe(Effect.forkChild({ startImmediately: true }))
+  const tell = (reference: string, error: unknown) => Effect.sync(() => hub.publish(failed(reference, error)))
   const outcomes = yield* all.pipe(
+    Effect.tap(Effect.forEach(({ reference, result }) => Result.isFailure(result) ? tell(reference, result.failure) : Effect.void)),
     Effect.provide(Towline.layer({ store: flags.store }).pipe(Layer.provideMerge(settings))),
-    Effect.ensuring(Effect.andThen(Effect.sync(() => hub.end()), Effect.ignore(Fiber.join(shown))))
+    // What no pull can begin without.
+    Effect.tapError((error) => Effect.forEach(flags.references, (reference) => tell(reference, error))),
+    Effect.ensuring(Effect.andThen(Effect.sync(() => hub.end()), Effect.ignore(Fiber.join(shown)))),
+    Effect.catch((error) => Effect.fail(Progress.isStream(kind) ? new Run.Failed(Run.exitCode(error)) : error))
   )
   let code = 0
   for (const { reference, result } of outcomes) {
@@ -105,7 +120,7 @@ export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
       continue
     }
     code = code === 0 ? Run.exitCode(result.failure) : code
-    yield* Cli.tell(`pull: ${flags.references.length > 1 ? `${reference}: ` : ""}${Run.sentence(result.failure)}`)
+    if (!Progress.isStream(kind)) yield* Cli.tell(`pull: ${flags.references.length > 1 ? `${reference}: ` : ""}${Run.sentence(result.failure)}`)
   }
   if (code !== 0) return yield* Effect.fail(new Run.Failed(code))
 }) satisfies (flags: PullFlags) => Effect.Effect<void, unknown, FileSystem.FileSystem>

@@ -18,8 +18,8 @@ const command = Command.make("pull", {
   insecure: Flag.String("insecure").pipe(Flag.withDescription("A host[:port] that may be asked over plain HTTP (may be repeated)"), Flag.withMetavar("HOST"), Flag.atLeast(0)),
   durability: Flag.Literals("durability", ["safe", "fast"]).pipe(
     Flag.withDescription("safe: unpacked files outlive a power loss; fast: do not wait for them (default: safe)"), Flag.withDefault("safe")),
-  progress: Flag.Literals("progress", ["auto", "tty", "plain", "json", "events", "quiet"]).pipe(
-    Flag.withDescription("How progress is shown on stderr; json: as Docker's API; events: one event a line (default: auto)"), Flag.withDefault("auto")),
+  progress: Flag.Literals("progress", ["auto", "tty", "plain", "json", "docker-1.9", "events", "quiet"]).pipe(
+    Flag.withDescription("How progress is shown on stderr; json: the lines of Docker's API; docker-1.9: its stream in Docker 1.9.1, byte for byte; events: one event a line (default: auto)"), Flag.withDefault("auto")),
   quiet: Flag.Boolean("quiet").pipe(Flag.withAlias("q"), Flag.withDescription("No progress; print the digest alone"), Flag.withoutNegation, Flag.withDefault(false)),
   json: Cli.json
 }, (flags) => Effect.flatMap(Effect.promise(() => import("./PullCommand.ts")), ({ pull }) => pull(flags))).pipe(
