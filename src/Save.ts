@@ -70,7 +70,7 @@ const merged = (images: ReadonlyArray<Savable>): ReadonlyArray<Savable> => {
 }
 
 /** The layer's blob; where that was never fetched, since the layer was there already, another one that was found to hold it. */
-const blobOf = Effect.fnUntraced(function*({ blob, diffId }: Savable["layers"][number]) {
+export const blobOf = Effect.fnUntraced(function*({ blob, diffId }: Savable["layers"][number]) {
   if (Option.isSome(yield* (yield* BlobStore).find(blob.digest))) return blob
   const [other] = yield* (yield* LayerStore).blobsOf(diffId)
   return other ?? (yield* new NotSavable({ layer: diffId }))

@@ -2,16 +2,19 @@ import { assert, it } from "@effect/vitest"
 import { Effect, Stream } from "effect"
 import { readdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { gzipSync } from "node:zlib"
 import * as Load from "../src/Load.ts"
 import { Hub } from "../src/progress/Hub.ts"
 import { keyOf, type PullEvent } from "../src/progress/PullEvent.ts"
 import * as Pull from "../src/Pull.ts"
 import * as Save from "../src/Save.ts"
+import * as SaveOld from "../src/SaveOld.ts"
 import { Graph } from "../src/store/Graph.ts"
 import * as Archive from "../src/testing/Archive.ts"
 import * as ImageBuilder from "../src/testing/ImageBuilder.ts"
 import * as SavedArchive from "../src/testing/SavedArchive.ts"
 import { TestRegistry } from "../src/testing/TestRegistry.ts"
+import { opened, text } from "./archive/Opened.ts"
 import { temporary, towline } from "./harness.ts"
 
 const platform = { os: "linux", architecture: "amd64" }
@@ -86,4 +89,33 @@ it.live("old images go through an archive as they are", () => Effect.scoped(Effe
   assert.deepStrictEqual(there.images.map((image) => [image.digest, image.names]), [[digest, [{ name: "docker.io/library/busybox", reference: "latest" }]]])
   const back = yield* load(saved).pipe(Effect.provide(towline(folder)))
   assert.deepStrictEqual(back.images.map(({ changed, id }) => [id, changed]), [[child, false]])
+})), 60_000)
+
+it.live("old images are written as Docker 1.9 did, with plain layers, and come back the same", () => Effect.scoped(Effect.gen(function*() {
+  const folder = yield* temporary
+  const [child, parent] = ["c".repeat(64), "d".repeat(64)]
+  const tars = { [child]: Archive.archive([{ path: "child", contents: "four" }]), [parent]: Archive.archive([{ path: "parent" }]) }
+  const created = "2015-09-08T21:30:30.307853054Z"
+  const items = SavedArchive.legacy([
+    { id: child, json: JSON.stringify({ id: child, parent, created, unknown: 1 }), layer: gzipSync(tars[child] ?? "") },
+    { id: parent, json: JSON.stringify({ id: parent, created }), layer: tars[parent] ?? "" }
+  ], { busybox: { latest: child } })
+  const file = join(folder, "old.tar")
+  writeFileSync(file, Archive.archive(items))
+  const bytes = yield* Effect.gen(function*() {
+    yield* load(file)
+    const twice = yield* Effect.forEach([1, 2], () => Stream.runCollect(SaveOld.stream(["busybox"])))
+    const [first = Buffer.alloc(0), second] = twice.map((chunks) => Buffer.concat([...chunks]))
+    assert.deepStrictEqual(first, second)
+    return first
+  }).pipe(Effect.provide(towline(folder)))
+  const saved = yield* opened(bytes)
+  assert.deepStrictEqual(saved.folders, [child, parent])
+  for (const id of [child, parent]) assert.deepStrictEqual(Buffer.from(saved.find(`${id}/layer.tar`)?.bytes(1 << 20) ?? ""), tars[id])
+  const json = JSON.parse(text(saved, `${child}/json`) ?? "") as { readonly Size: number; readonly parent: string; readonly created: string; readonly unknown?: number }
+  assert.deepStrictEqual([json.parent, json.Size, json.created, json.unknown], [parent, 4, created, undefined])
+  assert.strictEqual(text(saved, "repositories"), `{"busybox":{"latest":"${child}"}}\n`)
+  writeFileSync(file, bytes)
+  const back = yield* load(file).pipe(Effect.provide(towline(join(folder, "other"))))
+  assert.deepStrictEqual(back.images.map(({ id }) => id), [parent, child])
 })), 60_000)

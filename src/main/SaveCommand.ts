@@ -1,6 +1,7 @@
 import { Effect, Layer, Option, Stream } from "effect"
 import { Workers } from "../layer/Workers.ts"
 import * as Save from "../Save.ts"
+import * as SaveOld from "../SaveOld.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
 
@@ -9,7 +10,7 @@ export interface SaveFlags {
   readonly names: ReadonlyArray<string>
   readonly store: string
   readonly output: Option.Option<string>
-  readonly format: Save.Format
+  readonly format: Save.Format | "docker-1.9"
 }
 
 /** Writes images of the store as an archive, to a file or to stdout. */
@@ -18,8 +19,10 @@ export const save = Effect.fnUntraced(function*({ format, names, output, store }
     return yield* new Cli.UsageError({ problem: "an archive is not written to a terminal: name a file with --output, or send it on" })
   }
   yield* Effect.gen(function*() {
+    if (format === "docker-1.9") {
+      return yield* Option.isSome(output) ? SaveOld.write(names, output.value) : Stream.runForEach(SaveOld.stream(names), Cli.send)
+    }
     const images = yield* Save.find(names)
-    if (Option.isSome(output)) yield* Save.write(images, format, output.value)
-    else yield* Stream.runForEach(Save.stream(images, format), Cli.send)
-  }).pipe(Effect.provide(Towline.layerStore({ store }).pipe(Layer.provide(Workers.layer))))
+    yield* Option.isSome(output) ? Save.write(images, format, output.value) : Stream.runForEach(Save.stream(images, format), Cli.send)
+  }).pipe(Effect.provide(Towline.layerStore({ store }).pipe(Layer.provideMerge(Workers.layer))))
 })

@@ -112,7 +112,7 @@ const make = Effect.gen(function*() {
 
   const ping = Effect.fn("V1Registry.ping")(function*(domain: string, origin?: string): Effect.fn.Return<V1Index, RegistryFailure> {
     if (hubNames.includes(domain.toLowerCase())) return { url: origin ?? "https://index.docker.io", standalone: false }
-    if (origin !== undefined) return origin.startsWith("http:") ? { url: origin, standalone: true } : yield* Effect.retry(pingOnce(origin), RetryPolicy.legacyMetadata)
+    if (origin !== undefined) return origin.startsWith("http:") ? { url: origin, standalone: true } : yield* Effect.retry(pingOnce(origin), { schedule: RetryPolicy.legacyMetadata, while: (error) => !isDeaf(error) })
     const host = hostOf(domain)
     const either = Effect.gen(function*() {
       const first = yield* Effect.result(pingOnce(`https://${host}`))
