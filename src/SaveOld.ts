@@ -1,15 +1,18 @@
-import { Effect, Option } from "effect"
-import { ArchiveFile } from "./archive/ArchiveFile.ts"
+import { Effect, Option, Stream } from "effect"
+import { ArchiveFile, attempt } from "./archive/ArchiveFile.ts"
 import * as Layouts from "./archive/Layouts.ts"
+import * as TarWriter from "./archive/TarWriter.ts"
 import * as Compatibility from "./image/v1/Compatibility.ts"
 import * as GoText from "./image/v1/GoText.ts"
 import * as LegacyReference from "./image/v1/LegacyReference.ts"
 import * as V1Image from "./image/v1/V1Image.ts"
-import * as MediaType from "./image/MediaType.ts"
 import { NoOldImage } from "./History.ts"
+import { isCompressed } from "./layer/inflate/Inflate.ts"
 import * as Register from "./Register.ts"
+import { blobOf } from "./Save.ts"
 import { BlobStore } from "./store/BlobStore.ts"
 import { Graph, type Image, ImageNotFound, type Node } from "./store/Graph.ts"
+import { Leases } from "./store/Leases.ts"
 
 /** A tar without entries: two blocks of zeros. */
 const emptyTar = new Uint8Array(1024)
@@ -28,9 +31,9 @@ export const lookUp = Effect.fn("SaveOld.lookUp")(function*(text: string): Effec
 const tarOf = Effect.fnUntraced(function*(node: Node) {
   const own = node.layers.at(-1)
   if (node.layer === undefined || own === undefined) return emptyTar
-  const blobs = yield* BlobStore
-  const { fd, path, size } = yield* blobs.open(own.blob.digest)
-  const plain = MediaType.layerCompression(own.blob.mediaType) === "none" ? { path, size } : yield* Register.inflated({ fd, size }, own.blob.digest)
+  const { fd, path, size } = yield* (yield* BlobStore).open((yield* blobOf(own)).digest)
+  const head = yield* attempt(path, () => new ArchiveFile(path, own.blob.digest, size, { path }).slice(0, 16))
+  const plain = isCompressed(head) ? yield* Register.inflated({ fd, size }, own.blob.digest) : { path, size }
   return { size: plain.size, bytes: new ArchiveFile(plain.path, own.blob.digest, plain.size, { path: plain.path }).stream() }
 })
 
@@ -79,5 +82,9 @@ export const members = Effect.fn("SaveOld.members")(function*(names: ReadonlyArr
     const image = yield* lookUp(given)
     yield* tag === "" ? add(image) : add(image, LegacyReference.normalizeLocalName(repository), tag)
   }
+  yield* (yield* Leases).hold([...nodes.values()].flatMap(({ layers }) => layers.flatMap(({ blob, diffId }) => [blob.digest, diffId])))
   return Layouts.legacy(yield* Effect.forEach(nodes.values(), written), repositories)
 })
+
+/** The bytes of that archive: the same for the same images and names. What it reads is held while the stream is. */
+export const stream = (names: ReadonlyArray<string>) => Stream.unwrap(Effect.map(members(names), TarWriter.stream))

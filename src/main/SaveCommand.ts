@@ -1,6 +1,5 @@
 import { Effect, Layer, Option, Stream } from "effect"
 import { resolve } from "node:path"
-import * as TarWriter from "../archive/TarWriter.ts"
 import { Workers } from "../layer/Workers.ts"
 import * as Save from "../Save.ts"
 import * as SaveOld from "../SaveOld.ts"
@@ -22,7 +21,7 @@ export const save = Effect.fnUntraced(function*({ format, names, output, store }
     return yield* new Cli.UsageError({ problem: "an archive is not written to a terminal: name a file with --output, or send it on" })
   }
   yield* Effect.gen(function*() {
-    const bytes = format === "docker-1.9" ? TarWriter.stream(yield* SaveOld.members(names)) : Save.stream(yield* Save.find(names), format)
+    const bytes = format === "docker-1.9" ? SaveOld.stream(names) : Save.stream(yield* Save.find(names), format)
     yield* Option.isSome(output) ? Files.write(resolve(output.value), bytes) : Stream.runForEach(bytes, Cli.send)
-  }).pipe(Effect.scoped, Effect.provide(Towline.layerStore({ store }).pipe(Layer.provideMerge(Workers.layer))))
+  }).pipe(Effect.provide(Towline.layerStore({ store }).pipe(Layer.provideMerge(Workers.layer))))
 })
