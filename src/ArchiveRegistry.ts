@@ -103,7 +103,14 @@ export const make = (tree: Tree): ArchiveRegistry => {
       return Effect.fail(error as Exclude<E, NotFound | NetworkError>)
     })
 
-  // An archive says all sizes, and its names are not a registry's tags.
-  const unasked = () => Effect.die(new Error("an archive is not asked for this"))
-  return { registry: Registry.of({ manifest, blob, tags: unasked, size: unasked, ping: unasked }), addDocker, refusal }
+  const registry = Registry.of({
+    manifest, blob,
+    tags: ({ path }) => Effect.fail(new NotFound({ host: tree.archive, what: "repository", repository: path, name: "" })),
+    size: Effect.fnUntraced(function*({ path }, digest) {
+      const file = yield* Effect.mapError(find(digest), told)
+      return file?.size ?? (yield* new NotFound({ host: tree.archive, what: "blob", repository: path, name: digest }))
+    }),
+    ping: () => Effect.die(new Error("an archive speaks no protocol"))
+  })
+  return { registry, addDocker, refusal }
 }

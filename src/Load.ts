@@ -1,5 +1,5 @@
-import { Effect, Layer, Option, Result } from "effect"
-import { type ArchiveError, ArchiveRefused } from "./archive/Fault.ts"
+import { Effect, Layer, Option, Result, Stream } from "effect"
+import { ArchiveRefused } from "./archive/Fault.ts"
 import { attempt } from "./archive/ArchiveFile.ts"
 import type { DockerImage } from "./archive/DockerImages.ts"
 import type { ImageName } from "./archive/Document.ts"
@@ -11,9 +11,9 @@ import * as ArchiveInput from "./ArchiveInput.ts"
 import * as ArchiveRegistry from "./ArchiveRegistry.ts"
 import { Downloads } from "./Download.ts"
 import { Durability } from "./Durability.ts"
-import type { Digest } from "./image/Digest.ts"
+import { type Digest, parts } from "./image/Digest.ts"
 import * as ImageConfig from "./image/ImageConfig.ts"
-import { ManifestRefused } from "./image/Manifest.ts"
+import * as ImageId from "./image/ImageId.ts"
 import * as Reference from "./image/Reference.ts"
 import type { Unset } from "./layer/Job.ts"
 import { Layers } from "./Layers.ts"
@@ -23,7 +23,7 @@ import * as PullPlan from "./PullPlan.ts"
 import * as Register from "./Register.ts"
 import { Registry } from "./registry/Registry.ts"
 import { BlobStore } from "./store/BlobStore.ts"
-import { Graph, type Image, type TagName } from "./store/Graph.ts"
+import { Graph, type Registration, type TagName } from "./store/Graph.ts"
 import { LayerStore } from "./store/LayerStore.ts"
 import { Leases } from "./store/Leases.ts"
 import { unsetSentence } from "./Unset.ts"
@@ -32,7 +32,7 @@ import { unsetSentence } from "./Unset.ts"
 export interface LoadOptions {
   /** Which image of a multi-platform one, as `os/arch[/variant]`; the host's by default. */
   readonly platform?: string
-  /** Whether layers are unpacked into the store: by default they are. */
+  /** Whether layers of images of today are unpacked into the store: by default they are. Those of old images always are. */
   readonly unpack?: boolean
 }
 
@@ -44,9 +44,9 @@ export interface Renamed extends TagName {
 /** An image that was loaded. */
 export interface LoadedImage {
   readonly id: string
-  /** The digest its names point at; undefined for an image of Docker 1.9 or before. */
-  readonly digest: Digest | undefined
-  readonly platform: string | undefined
+  /** The digest its names point at: of an image of Docker 1.9 or before, its generated manifest's. */
+  readonly digest: Digest
+  readonly platform: string
   readonly names: ReadonlyArray<TagName>
   /** Whether anything was not there before. */
   readonly changed: boolean
@@ -59,9 +59,9 @@ export interface Loaded {
   readonly renamed: ReadonlyArray<Renamed>
 }
 
-/** What Docker says of a tag that was moved by a load. */
+/** What Docker 1.9 says of a tag that was moved by a load. */
 export const renamedSentence = ({ id, name, reference }: Renamed): string =>
-  `The image ${familiar(name)}:${reference} already exists, renaming the old one with ID ${id} to empty string`
+  `The image ${familiar(name)}:${reference} already exists, renaming the old one with ID ${id.slice(0, 12)} to empty string`
 
 const familiar = (name: string): string =>
   Result.match(Reference.parseNormalized(name), { onFailure: () => name, onSuccess: Reference.familiar })
@@ -111,13 +111,11 @@ const ofDocker = Effect.fnUntraced(function*(archive: ArchiveRegistry.ArchiveReg
 /** The name that events and errors give an image, as a reference to its digest. */
 const referenceOf = ({ names, target }: Wanted): string => `${names[0]?.name ?? "localhost/archive"}@${target}`
 
-const planImage = Effect.fnUntraced(function*(wanted: Wanted, options: { readonly platform?: string }): Effect.fn.Return<
-  Planned, Effect.Error<ReturnType<typeof PullPlan.make>> | ManifestRefused, Effect.Services<ReturnType<typeof PullPlan.make>>
+const planImage = Effect.fnUntraced(function*(archive: string, wanted: Wanted, options: { readonly platform?: string }): Effect.fn.Return<
+  Planned, Effect.Error<ReturnType<typeof PullPlan.make>> | ArchiveRefused, Effect.Services<ReturnType<typeof PullPlan.make>>
 > {
   const plan = yield* PullPlan.make(referenceOf(wanted), options)
-  if (plan.kind === "schema1") {
-    return yield* new ManifestRefused({ subject: `the manifest ${wanted.target}`, field: "schemaVersion", rule: "schema1 manifests are pulled, not loaded" })
-  }
+  if (plan.kind === "schema1") return yield* new ArchiveRefused({ archive, entry: wanted.target, rule: "it is a schema1 manifest, which only registries have" })
   const [first] = wanted.names
   return { ...wanted, plan, reference: first === undefined ? wanted.target : `${first.name}:${first.reference}` }
 })
@@ -132,8 +130,8 @@ const storeLayer = Effect.fnUntraced(function*(hub: Hub<PullEvent>, { plan, refe
   const download = yield* (yield* Downloads).get(blob, plan.repository)
   yield* download.events.observe((event) => hub.publish({ ...event, reference }))
   if (unpack) {
-    const { unpacked } = yield* Effect.scoped(Effect.flatMap(Layers, (layers) => layers.get({ blob, diffId, repository: plan.repository })))
-    if (Option.isSome(unpacked)) unsets.push(unpacked.value.unset)
+    const made = yield* Effect.scoped(Effect.flatMap(Layers, (layers) => layers.get({ blob, diffId, repository: plan.repository })))
+    if (Option.isSome(made.unpacked)) unsets.push(made.unpacked.value.unset)
   } else yield* download.done
   hub.publish({ _tag: "committed", reference, layer: blob.digest })
   return true
@@ -161,35 +159,40 @@ const storeImage = Effect.fnUntraced(function*(hub: Hub<PullEvent>, planned: Pla
   return moved.some((changed) => changed)
 })
 
-/** Makes a stored image and its names visible. */
-const register = Effect.fnUntraced(function*(hub: Hub<PullEvent>, planned: Planned, moved: boolean, synced: boolean, renamed: Array<Renamed>) {
-  const { label, names, plan, reference } = planned
+/** What is to become visible of a stored image, if anything is, and what it takes names from. */
+const registration = Effect.fnUntraced(function*({ names, plan }: Planned, moved: boolean, synced: boolean) {
   const graph = yield* Graph
-  const id = plan.config.digest.slice(plan.config.digest.indexOf(":") + 1)
-  const fresh: Array<TagName> = []
-  for (const name of names) {
-    const current: Option.Option<Image> = yield* named(name)
-    if (Option.exists(current, (image) => image.id === id && image.manifest.digest === plan.manifest.digest)) continue
-    fresh.push(name)
-    if (Option.exists(current, (image) => image.id !== id)) renamed.push({ ...name, id: Option.getOrThrow(current).id })
-  }
   const known = yield* graph.byManifest(plan.manifest.digest)
+  const fresh: Array<TagName> = []
+  const renamed: Array<Renamed> = []
+  for (const name of names) {
+    const current = yield* named(name)
+    if (Option.exists(current, ({ manifest }) => manifest.digest === plan.manifest.digest)) continue
+    fresh.push(name)
+    if (Option.isSome(current)) renamed.push({ ...name, id: current.value.id })
+  }
   const changed = moved || fresh.length > 0 || Option.isNone(known)
-  if (changed || synced) {
-    yield* graph.register({
-      kind: plan.kind, config: plan.config, configBytes: plan.documents.at(-1)?.raw ?? new Uint8Array(), platform: plan.platform,
-      ...(plan.created === undefined ? {} : { created: plan.created }),
-      manifest: plan.manifest, layers: plan.layers.map(({ blob, diffId }) => ({ blob, diffId })),
-      also: plan.documents.slice(0, -2).map(({ descriptor }) => descriptor),
-      target: plan.target.digest, wanted: plan.wanted, tags: fresh, synced
-    })
+  const row: Registration = {
+    kind: plan.kind, config: plan.config, configBytes: plan.documents.at(-1)?.raw ?? new Uint8Array(), platform: plan.platform,
+    ...(plan.created === undefined ? {} : { created: plan.created }),
+    manifest: plan.manifest, layers: plan.layers.map(({ blob, diffId }) => ({ blob, diffId })),
+    also: plan.documents.slice(0, -2).map(({ descriptor }) => descriptor),
+    target: plan.target.digest, wanted: plan.wanted, tags: fresh, synced
   }
-  if (fresh.length > 0) hub.publish({ _tag: "tagged", reference, digest: plan.target.digest })
+  return { row, changed, write: changed || synced, renamed }
+})
+
+/** Tells what became of an image that is visible now. */
+const finish = Effect.fnUntraced(function*(hub: Hub<PullEvent>, { label, names, plan, reference }: Planned, { changed, row }: { readonly changed: boolean; readonly row: Registration }) {
+  const found = yield* (yield* Graph).byManifest(plan.manifest.digest)
+  const id = Option.isSome(found) ? found.value.id : parts(plan.config.digest).hex
+  const { digest } = plan.target
+  if (row.tags.length > 0) hub.publish({ _tag: "tagged", reference, digest })
   if (names.length === 0 && label !== undefined) {
-    hub.publish({ _tag: "warning", reference, message: `the archive calls it "${label}", which names no repository: it has no tag yet, and is found by its id ${id.slice(0, 12)}` })
+    hub.publish({ _tag: "warning", reference, message: `the archive calls it "${label}", which names no repository: it has no tag, and is found by its id ${id.slice(0, 12)}` })
   }
-  hub.publish({ _tag: "done", reference, digest: plan.target.digest, image: id, changed })
-  const image: LoadedImage = { id, digest: plan.target.digest, platform: plan.platform, names, changed }
+  hub.publish({ _tag: "done", reference, digest, image: id, changed })
+  const image: LoadedImage = { id, digest, platform: plan.platform, names, changed }
   return image
 })
 
@@ -208,7 +211,7 @@ const modern = Effect.fnUntraced(function*(hub: Hub<PullEvent>, tree: Tree, imag
     const planned: Array<Planned> = []
     let held = 0
     for (const image of wanted) {
-      const next = yield* planImage(image, options)
+      const next = yield* planImage(tree.archive, image, options)
       held += next.plan.documents.reduce((sum, { raw }) => sum + raw.byteLength, 0)
       if (held > documentsCap) {
         return yield* new ArchiveRefused({ archive: tree.archive, entry: image.target, rule: `the manifests and configs of its images have more than ${documentsCap} bytes` })
@@ -223,18 +226,34 @@ const modern = Effect.fnUntraced(function*(hub: Hub<PullEvent>, tree: Tree, imag
     const unsynced = unpack && (yield* Durability) === "safe"
       && (yield* Effect.forEach(diffIds, store.find)).some(Option.exists(({ state }) => state === "unsynced"))
     if (unsynced) yield* store.sync()
-    const renamed: Array<Renamed> = []
-    const loaded = yield* Effect.forEach(planned, (image, index) => register(hub, image, moved[index] ?? false, unsynced, renamed))
-    const result: Loaded = { kind: images.kind, images: loaded, renamed }
+    const rows = yield* Effect.forEach(planned, (image, index) => registration(image, moved[index] ?? false, unsynced))
+    yield* (yield* Graph).registerAll(rows.flatMap(({ row, write }) => write ? [row] : []))
+    const loaded: Array<LoadedImage> = []
+    for (const [index, image] of planned.entries()) {
+      const row = rows[index]
+      if (row !== undefined) loaded.push(yield* finish(hub, image, row))
+    }
+    const result: Loaded = { kind: images.kind, images: loaded, renamed: rows.flatMap(({ renamed }) => renamed) }
     return result
   }).pipe(Effect.scoped, Effect.provide(services), archive.refusal)
 })
 
-/** One image of Docker 1.9 or before; true if it was not there. */
-const registerOld = (hub: Hub<PullEvent>) => Effect.fnUntraced(function*({ id, json, layer, parent }: LegacyImage) {
-  const { added, unset } = yield* Register.register({ id, kind: "v1", parent, json }, Register.from(layer.stream()))
+/** One image of Docker 1.9 or before into the graph. */
+const registerOld = Effect.fnUntraced(function*(hub: Hub<PullEvent>, { id, json, layer, parent }: LegacyImage) {
+  const key = ImageId.ImageId.make(id)
+  const event = { reference: id, layer: key }
+  hub.publish({ _tag: "planned", reference: id, total: layer.size, missing: layer.size, layers: [{ layer: key, size: layer.size, state: "missing", image: { id: key, known: false } }] })
+  let bytes = 0
+  const tar = Stream.mapArray(layer.stream(), (pieces) => {
+    for (const piece of pieces) bytes += piece.byteLength
+    hub.publish({ _tag: "downloading", ...event, bytes, total: layer.size })
+    return pieces
+  })
+  const { added, node, unset } = yield* Register.register({ id, kind: "v1", parent, json }, Register.from(tar))
+  hub.publish({ _tag: added ? "committed" : "exists", ...event })
   const warning = unset === undefined ? undefined : unsetSentence([unset])
-  if (warning !== undefined) hub.publish({ _tag: "warning", reference: id.slice(0, 12), message: warning })
+  if (warning !== undefined) hub.publish({ _tag: "warning", reference: id, message: warning })
+  hub.publish({ _tag: "done", reference: id, digest: node.manifest, image: id, changed: added })
   return added
 })
 
@@ -245,31 +264,31 @@ const legacy = Effect.fnUntraced(function*(hub: Hub<PullEvent>, archive: LegacyA
   const known = new Set<string>()
   for (const address of addresses) if (Option.isSome(yield* lookUp(address))) known.add(address)
   const { failure, images } = yield* attempt(archive.tree.archive, () => archive.order(known))
-  const changed = yield* Effect.forEach(images, registerOld(hub))
+  const changed = new Map<string, boolean>()
+  for (const image of images) changed.set(image.id, yield* registerOld(hub, image))
   if (failure !== undefined) return yield* failure
   const renamed: Array<Renamed> = []
-  const names = new Map<string, Array<TagName>>()
+  const names = new Map<string, Array<TagName>>(images.map(({ id }) => [id, []]))
   for (const { address, canonical, tag } of archive.tags) {
     const image = yield* graph.resolve(address)
     const name = { name: canonical, reference: tag }
-    const current = yield* named(name)
-    if (Option.exists(current, ({ id }) => id !== image.id)) renamed.push({ ...name, id: Option.getOrThrow(current).id })
-    if (!Option.exists(current, ({ id }) => id === image.id)) yield* graph.tag(image, name, { force: true })
+    const old = yield* graph.tag(image, name, { force: true })
+    if (old !== undefined) renamed.push({ ...name, id: old })
     names.set(image.id, [...names.get(image.id) ?? [], name])
   }
-  const loaded = images.map(({ id }, index): LoadedImage => ({
-    id, digest: undefined, platform: undefined, names: names.get(id) ?? [], changed: changed[index] ?? false
+  const loaded = yield* Effect.forEach(names, Effect.fnUntraced(function*([id, names]) {
+    const { manifest, platform } = yield* graph.resolve(id)
+    const image: LoadedImage = { id, digest: manifest.digest, platform, names, changed: changed.get(id) ?? false }
+    return image
   }))
-  const others = [...names].filter(([id]) => !images.some((image) => image.id === id))
-    .map(([id, names]): LoadedImage => ({ id, digest: undefined, platform: undefined, names, changed: false }))
-  const result: Loaded = { kind: "legacy", images: [...loaded, ...others], renamed }
+  const result: Loaded = { kind: "legacy", images: loaded, renamed }
   return result
 })
 
 /**
  * Loads all images of an archive (docker save's of any age, or OCI), or of a layout's folder, and gives them their names,
  * taking those from whatever had them. Every digest is checked; of images of today nothing can be seen before all of them
- * are whole. Loading twice changes nothing.
+ * are whole, those of Docker 1.9 and before enter the graph one by one, as its load had them. Loading twice changes nothing.
  */
 export const load = Effect.fn("Load.load")(function*(hub: Hub<PullEvent>, source: ArchiveInput.Source, options: LoadOptions = {}) {
   const tree = yield* ArchiveInput.open(source)
@@ -277,5 +296,5 @@ export const load = Effect.fn("Load.load")(function*(hub: Hub<PullEvent>, source
   return images.kind === "legacy" ? yield* legacy(hub, images.archive) : yield* modern(hub, tree, images, options)
 }, Effect.scoped)
 
-/** What loading can fail with, besides what registering legacy images does. */
-export type LoadError = ArchiveError | Effect.Error<ReturnType<typeof modern>> | Effect.Error<ReturnType<typeof ArchiveInput.open>>
+/** Everything a load can fail with. */
+export type LoadError = Effect.Error<ReturnType<typeof load>>

@@ -2,8 +2,8 @@ import { Context, Effect, Equal, Exit, Fiber, Hash, Layer, RcMap, Result, Scope 
 import { Durability } from "./Durability.ts"
 import * as Reference from "./image/Reference.ts"
 import { Hub } from "./progress/Hub.ts"
-import type { PullEvent } from "./progress/PullEvent.ts"
 import * as Policy from "./Policy.ts"
+import type { PullEvent } from "./progress/PullEvent.ts"
 import type { PulledImage, PullError, PullOptions } from "./Pull.ts"
 import { DefaultPlatform } from "./PullPlan.ts"
 
@@ -113,8 +113,6 @@ export const pull = Effect.fnUntraced(function*<R>(
   const reference = Reference.parse(text)
   if (options.rootfs !== undefined || Result.isFailure(reference)) return yield* work(hub)
   const { pulls } = yield* Pools
-  const settings = {
-    options, durability: yield* Durability, platform: yield* DefaultPlatform, protocol: yield* Policy.Protocol, keys: yield* Policy.TrustedKeys
-  }
+  const settings = { options, durability: yield* Durability, platform: yield* DefaultPlatform, protocol: yield* Policy.Protocol, keys: yield* Policy.TrustedKeys }
   return yield* pulls.join({ text: `v2:${Reference.familiar(reference.success)}`, settings }, hub, work)
 })

@@ -20,6 +20,7 @@ import * as Policy from "./Policy.ts"
 import * as Pools from "./Pools.ts"
 import * as PullPlan from "./PullPlan.ts"
 import type { ImageRefused } from "./Register.ts"
+import { type V1Index, V1Registry } from "./registry/V1Registry.ts"
 import * as RootFs from "./RootFs.ts"
 import type { Schema1Refused } from "./Schema1Plan.ts"
 import { BlobStore } from "./store/BlobStore.ts"
@@ -81,13 +82,13 @@ const pullAlone = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: st
   const reference = yield* Effect.fromResult(Reference.parse(text))
   const planned = PullPlan.make(text, options).pipe(warmed(text))
   const run = (plan: Effect.Success<typeof planned>) => plan.kind === "schema1" ? OldPull.schema1(hub, plan, options) : execute(hub, plan, options)
-  const v1 = (origin: string) => V1Pull.pull(hub, text, options, origin)
+  const v1 = (index: V1Index) => V1Pull.pull(hub, text, options, index)
   if ((yield* Policy.Protocol) === "docker-1.9") return yield* Fallback.historical(reference, { v2: Effect.flatMap(planned, run), v1 })
   const plan = yield* Effect.result(planned)
   if (Result.isSuccess(plan)) return yield* run(plan.success)
   const error = plan.failure
   const origin = Fallback.isRegistryFailure(error) ? yield* Fallback.legacyOrigin(reference, error) : undefined
-  return yield* origin === undefined ? Effect.fail(error) : v1(origin)
+  return yield* origin === undefined ? Effect.fail(error) : v1(yield* (yield* V1Registry).ping(reference.domain, origin))
 })
 
 /** Starts the workers while a reference is resolved that is not in the store yet. */

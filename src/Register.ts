@@ -75,6 +75,15 @@ export type Fill<E, R> = (receipt: Receipt) => Effect.Effect<void, E, R>
 export const from = <E, R>(bytes: Stream.Stream<Uint8Array, E, R>): Fill<E | Disk.StoreError | VerifyError, R> => (receipt) =>
   Stream.runForEachArray(bytes, (chunks) => Disk.attempt(() => { for (const chunk of chunks) receipt.append(chunk) }))
 
+/** What a receipt's bytes inflate to. They were unpacked before: what could be wrong with them is known not to be. */
+const inflated = Effect.fnUntraced(function*({ fd, size }: Receipt, subject: string) {
+  const plain = yield* (yield* BlobStore).receive
+  const job = { kind: "inflate", fd, size, into: plain.fd, limit: Number.MAX_SAFE_INTEGER, native: yield* Native } as const
+  yield* perform<"inflate">(job, subject, new Control()).pipe(Effect.catchTag("JobStopped", Effect.die))
+  yield* Disk.forEachPiece(plain.fd, Number.MAX_SAFE_INTEGER, plain.path, (piece) => plain.count(piece))
+  return plain
+})
+
 /**
  * Brings a layer of unknown digest into the store: receives all of it, unpacks it, and then makes blob and layer visible. A
  * failure leaves nothing. No bytes are no layer: undefined. Both are leased until the scope closes. `subject` is for errors.
@@ -99,9 +108,12 @@ export const receive = Effect.fn("Register.receive")(function*<E, R>(subject: st
       { kind: "unpack", fd: receipt.fd, size: receipt.size, folder, diffId: undefined, native }, subject, control
     ).pipe(Effect.catchTag("JobStopped", Effect.die))
     const diffId = Digest.make(unpacked.diffId)
-    const mediaType = MediaType.layerOf(compression === "bzip2" || compression === "xz" ? "none" : compression)
-    yield* Scope.provide(leases.hold([receipt.describe(mediaType).digest, diffId]), outer)
-    const blob = yield* receipt.commit(mediaType)
+    // Today's images have no name for these two: what is kept is the tar.
+    const odd = compression === "bzip2" || compression === "xz"
+    const kept = odd ? yield* inflated(receipt, subject) : receipt
+    const mediaType = MediaType.layerOf(odd ? "none" : compression)
+    yield* Scope.provide(leases.hold([kept.describe(mediaType).digest, diffId]), outer)
+    const blob = yield* kept.commit(mediaType)
     yield* store.commit({ ...staging, path: folder }, { diffId, blob: blob.digest, mediaType, blobSize: blob.size, size, entries })
     return { layer: { blob, diffId, size } satisfies OwnLayer, unset }
   }))
@@ -193,6 +205,13 @@ export const enroll = Effect.fn("Register.enroll")(function*(images: ReadonlyArr
 export const checkId = (id: string): Effect.Effect<void, ImageRefused> =>
   isImageId(id) ? Effect.void : Effect.fail(refuse(id, "id", `image ID '${id}' is invalid: 64 lower-case hexadecimal digits are needed`))
 
+/** The parent that an image's JSON names, if any; its other contents are checked too. */
+export const parentOf = (id: string, json: Uint8Array): Effect.Effect<string | undefined, ImageRefused> =>
+  Effect.fromResult(Result.mapBoth(V1Image.decode(GoText.decode(json).toWellFormed()), {
+    onFailure: ({ message }) => refuse(id, "json", `the image ${id} cannot be used: ${message}`),
+    onSuccess: ({ parent }) => parent === "" ? undefined : parent
+  }))
+
 /**
  * Adds one image to the graph (docker 1.9: Graph.Register). Its ID is checked; an image that is there already is a success,
  * and its layer is not read; without a layer, or with an empty one, its size is 0. A failure leaves nothing. What it uses is
@@ -204,7 +223,7 @@ export const register = Effect.fn("Register.register")(function*<E = never, R = 
   const there = yield* graph.node(image.id)
   if (Option.isSome(there)) return { node: there.value, added: false, unset: undefined as Unset | undefined }
   // Before the layer is read: what cannot be registered in the end is not worth its bytes.
-  yield* Effect.fromResult(Result.mapError(V1Image.decode(GoText.decode(image.json).toWellFormed()), ({ message }) => refuse(image.id, "json", `the image ${image.id} cannot be used: ${message}`)))
+  yield* parentOf(image.id, image.json)
   if (image.parent !== undefined && Option.isNone(yield* graph.node(image.parent))) {
     return yield* refuse(image.id, "parent", `the image ${image.id} stands on ${image.parent}, which is not in the graph: load or pull that one first`)
   }

@@ -38,6 +38,7 @@ const turn = 256
 
 /** Indexes a plain tar file: its headers are read, its data is not. */
 export const index = Effect.fn("Archive.index")(function*({ archive, fd, size }: Opened): Effect.fn.Return<Tree, ArchiveError> {
+  if (size === 0) return yield* new ArchiveRefused({ archive, entry: "", rule: "it has no bytes" })
   const index = new TarIndex(archive, fd, size)
   while (!(yield* attempt(archive, () => index.step(turn)))) yield* Effect.yieldNow
   return index
@@ -61,6 +62,8 @@ class FolderTree implements Tree {
     }
     return undefined
   }
+
+  get isEmpty(): boolean { return readdirSync(this.archive).length === 0 }
 
   get folders(): ReadonlyArray<Name> {
     return readdirSync(this.archive, { withFileTypes: true, encoding: "buffer" })

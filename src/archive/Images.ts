@@ -24,7 +24,8 @@ export const of = (tree: Tree): Images => {
   const oci = Oci.read(tree)
   if (oci !== undefined && oci.length > 0) return { kind: "oci", images: docker === undefined ? oci : Oci.named(tree, oci, docker) }
   if (docker !== undefined) return { kind: "docker", images: docker }
-  if (tree.find(nameOf("repositories")) === undefined && tree.folders.length === 0) {
+  // An archive without entries was a good one to 1.9.
+  if (tree.find(nameOf("repositories")) === undefined && tree.folders.length === 0 && !tree.isEmpty) {
     throw new ArchiveRefused({ archive: tree.archive, entry: "", rule: "it holds no images: there is neither an OCI layout nor anything docker save makes" })
   }
   return { kind: "legacy", archive: Legacy.read(tree) }

@@ -62,6 +62,8 @@ export class TarIndex implements Tree {
     }
   }
 
+  get isEmpty(): boolean { return this.top.children.size === 0 }
+
   get folders(): ReadonlyArray<Name> {
     return [...this.top.children].filter(([, node]) => node.is === "folder").map(([name]) => name).sort((a, b) => a < b ? -1 : 1)
   }

@@ -19,6 +19,8 @@ export interface Tree {
   readonly archive: string
   /** The file of that name, links in the archive followed; undefined if there is none. Throws `ArchiveRefused`. */
   find(name: Name): ArchiveFile | undefined
+  /** Whether nothing at all is in it. */
+  readonly isEmpty: boolean
   /** The names of the folders at its top, in the order of their bytes. */
   readonly folders: ReadonlyArray<Name>
 }

@@ -1,12 +1,12 @@
 import * as NodeStream from "@effect/platform-node/NodeStream"
 import { Effect, Fiber, Layer, Option } from "effect"
 import type { Source } from "../ArchiveInput.ts"
+import { Durability } from "../Durability.ts"
 import { Workers } from "../layer/Workers.ts"
 import * as Load from "../Load.ts"
 import * as Format from "../progress/Format.ts"
 import { Hub } from "../progress/Hub.ts"
 import { keyOf, type PullEvent } from "../progress/PullEvent.ts"
-import * as Pull from "../Pull.ts"
 import * as Disk from "../store/Disk.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
@@ -34,7 +34,7 @@ const sourceOf = (file: string): Source => file !== "-" ? file : {
 const nameOf = ({ name, reference }: { readonly name: string; readonly reference: string }) => `${name}:${reference}`
 
 const line = ({ digest, id, names }: Load.LoadedImage): string =>
-  (names.length === 0 ? [id] : names.map(nameOf)).map((name) => Format.printable(digest === undefined ? `${name} ${id}` : `${name} ${digest}`)).join("\n")
+  (names.length === 0 ? [id] : names.map(nameOf)).map((name) => Format.printable(`${name} ${digest}`)).join("\n")
 
 /** Loads the images of an archive or layout, and names what has moved. */
 export const load = Effect.fnUntraced(function*(flags: LoadFlags) {
@@ -47,7 +47,7 @@ export const load = Effect.fnUntraced(function*(flags: LoadFlags) {
   const shown = yield* Progress.show(flags.quiet ? "quiet" : flags.progress, hub.stream).pipe(Effect.forkChild({ startImmediately: true }))
   const loaded = yield* Load.load(hub, sourceOf(flags.file), options).pipe(
     Effect.provide(Towline.layerStore({ store: flags.store }).pipe(Layer.provideMerge(Workers.layer))),
-    Effect.provideService(Pull.Durability, flags.durability),
+    Effect.provideService(Durability, flags.durability),
     Effect.ensuring(Effect.andThen(Effect.sync(() => hub.end()), Effect.ignore(Fiber.join(shown))))
   )
   for (const renamed of loaded.renamed) yield* Cli.tell(Format.printable(Load.renamedSentence(renamed)))

@@ -37,6 +37,11 @@ export class Receipt {
     } catch (error) {
       throw Disk.storeError(error, "write", this.path)
     }
+    this.count(chunk)
+  }
+
+  /** Counts bytes that are in the file already, where the next chunk belongs. */
+  count(chunk: Uint8Array): void {
     if (this.size < this.head.byteLength) this.head.set(chunk.subarray(0, this.head.byteLength - this.size), this.size)
     this.hash.update(chunk)
     this.size += chunk.byteLength
