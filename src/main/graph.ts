@@ -1,9 +1,10 @@
 import { Effect } from "effect"
-import { Argument, Command } from "effect/cli"
+import { Argument, Command, Flag } from "effect/cli"
 import * as Cli from "./Cli.ts"
 import { version } from "./version.ts"
 
 const verbs = Effect.promise(() => import("./GraphCommand.ts"))
+const upkeep = Effect.promise(() => import("./UpkeepCommand.ts"))
 const names = Argument.String("image").pipe(
   Argument.withDescription("name:tag, name@digest, an image id or the first digits of one"), Argument.variadic({ min: 1 }))
 const flags = { store: Cli.store, json: Cli.json }
@@ -24,7 +25,27 @@ const check = Command.make("check", flags, (flags) => Effect.flatMap(verbs, ({ c
   Command.withDescription("Hash every blob again and look for what has no partner; exit code 6 if something is wrong"),
   Command.withExamples([{ command: "graph check", description: "Say whether the store is sound" }]))
 
+const gc = Command.make("gc", {
+  ...flags,
+  dryRun: Flag.Boolean("dry-run").pipe(Flag.withDescription("Say what would go; change nothing"), Flag.withoutNegation, Flag.withDefault(false)),
+  keepStorage: Cli.size("keep-storage").pipe(Flag.withDescription("Stop once the store has no more than so many bytes; longest unused goes first"), Flag.optional),
+  olderThan: Cli.age("older-than").pipe(
+    Flag.withDescription("Only what has had no name for so long (default: images at once, blobs without an image after 1h, partial blobs after 7d)"), Flag.optional),
+  keepPartials: Cli.size("keep-partials").pipe(Flag.withDescription("Bytes of partial blobs to keep, the latest (default: 8GiB)"), Flag.optional),
+  keepLast: Flag.Int("keep-last").pipe(Flag.withDescription("Keep what the last N values of each tag were (default: 1, the present one)"), Flag.withMetavar("N"), Flag.withDefault(1),
+    Flag.filter((count) => count >= 1, () => "1 or more"))
+}, (flags) => Effect.flatMap(upkeep, ({ gc }) => gc(flags))).pipe(
+  Command.withDescription("Remove images without a tag, and blobs, layers and partial blobs that nothing needs"),
+  Command.withExamples([
+    { command: "graph gc --dry-run", description: "Say what would go" },
+    { command: "graph gc --older-than 7d --keep-last 3", description: "Keep a week's leavings, and what each tag was the last three times" }
+  ]))
+
+const du = Command.make("du", flags, (flags) => Effect.flatMap(upkeep, ({ du }) => du(flags))).pipe(
+  Command.withDescription("Show what the store takes: blobs, unpacked layers, partial blobs; by image, unique and shared"),
+  Command.withExamples([{ command: "graph du", description: "What each image takes, and what gc would free" }]))
+
 Cli.main(Command.make("graph").pipe(
   Command.withDescription("Look at and change the local image graph."),
-  Command.withSubcommands([ls, show, rm, check])
+  Command.withSubcommands([ls, show, rm, check, gc, du])
 ), version)

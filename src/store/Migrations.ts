@@ -84,7 +84,14 @@ const first = [
   `CREATE INDEX ingests_owner ON ingests (owner)`
 ]
 
-const steps: ReadonlyArray<ReadonlyArray<string>> = [first]
+const third = [
+  // Which endpoint answered when a tag was set; null where nobody was asked.
+  `ALTER TABLE tag_log ADD COLUMN endpoint TEXT`,
+  `CREATE INDEX tag_log_old ON tag_log (old_image)`
+]
+
+// The second is kept free.
+const steps: ReadonlyArray<ReadonlyArray<string>> = [first, [], third]
 
 /** The version of the database this code writes. */
 export const version = steps.length
