@@ -5,9 +5,11 @@ import { Apply } from "./Apply.ts"
 import { Control, Gate, Stopped } from "./Control.ts"
 import { Refused } from "./Fault.ts"
 import { inflater } from "./Inflate.ts"
-import type { Answers, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob } from "./Job.ts"
+import type { Answers, CompareJob, HashJob, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob } from "./Job.ts"
 import { merge } from "./Merge.ts"
+import { MetaDamaged } from "./Meta.ts"
 import { removeTree } from "./Remove.ts"
+import * as Sums from "./Sums.ts"
 import * as Syscalls from "./Syscalls.ts"
 import { TarReader } from "./Tar.ts"
 
@@ -80,11 +82,41 @@ const remove = (job: RemoveJob, control: Control): Answers["remove"] => {
   return { removed: true }
 }
 
+const compare = async (job: CompareJob, control: Control): Promise<Answers["compare"]> => {
+  const { entries, size } = await unpack({ ...job, kind: "unpack" }, control)
+  const options = { syscalls: syscalls(job.native), stop: stopOf(control) }
+  const should = Sums.of(job.folder, options)
+  try {
+    return { entries, size, ...Sums.compare(should, Sums.of(job.layer, options), { attributes: options.syscalls.native }) }
+  } catch (error) {
+    if (!(error instanceof MetaDamaged) || !error.file.startsWith(job.layer)) throw error
+    return { entries, size, count: 1, differences: [{ path: `line ${error.line}`, what: "journal" }], unread: 0 }
+  } finally {
+    should.return(undefined)
+  }
+}
+
+const hash = (job: HashJob, control: Control): Answers["hash"] => {
+  const stop = stopOf(control)
+  const hash = createHash(job.algorithm)
+  for (let at = 0; at < job.size;) {
+    stop()
+    const read = readSync(job.fd, piece, 0, Math.min(piece.byteLength, job.size - at), at)
+    if (read === 0) break
+    hash.update(piece.subarray(0, read))
+    at += read
+    control.consume(at)
+  }
+  return { hex: hash.digest("hex") }
+}
+
 const perform = (job: Job, control: Control): Answers[Job["kind"]] | Promise<Answers[Job["kind"]]> => {
   switch (job.kind) {
     case "unpack": return unpack(job, control)
     case "merge": return assemble(job, control)
     case "remove": return remove(job, control)
+    case "compare": return compare(job, control)
+    case "hash": return hash(job, control)
   }
 }
 
