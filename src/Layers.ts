@@ -1,7 +1,7 @@
 import { Context, Effect, Equal, Hash, Layer, Option, RcMap, type Scope } from "effect"
 import { type DownloadError, Downloads } from "./Download.ts"
 import type { Descriptor } from "./image/Descriptor.ts"
-import type { Digest } from "./image/Digest.ts"
+import { Digest } from "./image/Digest.ts"
 import { Control } from "./layer/Control.ts"
 import type { Job, Unpacked } from "./layer/Job.ts"
 import { type LayerRefused, type SystemFault, Workers } from "./layer/Workers.ts"
@@ -20,6 +20,17 @@ export interface Wanted {
   readonly repository: Repository
 }
 
+/** A layer to unpack, whose image may not give its diff ID: those before schema2 do not. */
+export interface Packed extends Omit<Wanted, "diffId"> {
+  readonly diffId: Digest | undefined
+}
+
+/** A layer that is in the store, and what unpacking it found, if this process did it. */
+export interface Made {
+  readonly diffId: Digest
+  readonly unpacked: Option.Option<Unpacked>
+}
+
 /** Whether jobs may use native calls: koffi, and the native inflate handle. */
 export const Native = Context.Reference<boolean>("Layers/Native", { defaultValue: () => true })
 
@@ -36,9 +47,10 @@ export const perform = <K extends Job["kind"]>(job: Extract<Job, { readonly kind
 
 /**
  * Unpacks the layer into a folder inside `staging`, while its blob still comes. Bytes that turn out not to be the blob's
- * void what was made of them, errors included, and it starts again in a new folder. Both digests are checked when it ends.
+ * void what was made of them, errors included, and it starts again in a new folder. Both digests are checked when it ends, as
+ * far as they are known.
  */
-export const stage = Effect.fn("Layers.stage")(function*({ blob, diffId, repository }: Wanted, staging: Staging) {
+export const stage = Effect.fn("Layers.stage")(function*({ blob, diffId, repository }: Packed, staging: Staging) {
   const download = yield* (yield* Downloads).get(blob, repository)
   const native = yield* Native
   const attempt = Effect.fnUntraced(function*(round: number) {
@@ -67,11 +79,11 @@ export const stage = Effect.fn("Layers.stage")(function*({ blob, diffId, reposit
   return made
 }, Effect.scoped)
 
-/** A layer that is wanted in the store. Two requests for one diff ID are the same work. */
+/** A layer that is wanted in the store. Two requests for one diff ID, or one blob without, are the same work. */
 class Request implements Equal.Equal {
-  readonly wanted: Wanted
-  constructor(wanted: Wanted) { this.wanted = wanted }
-  [Hash.symbol]() { return Hash.string(this.wanted.diffId) }
+  readonly wanted: Packed
+  constructor(wanted: Packed) { this.wanted = wanted }
+  [Hash.symbol]() { return Hash.string(this.wanted.diffId ?? this.wanted.blob.digest) }
   [Equal.symbol](that: unknown) {
     return that instanceof Request && that.wanted.diffId === this.wanted.diffId && that.wanted.blob.digest === this.wanted.blob.digest
   }
@@ -80,21 +92,22 @@ class Request implements Equal.Equal {
 /** Every layer that is being unpacked into the store in this process: once a diff ID, whoever asks. */
 export class Layers extends Context.Service<Layers, {
   /** The layer, unpacked and committed; what of it could not be set on this host is in the answer. */
-  readonly get: (wanted: Wanted) => Effect.Effect<Option.Option<Unpacked>, LayerError, Scope.Scope>
+  readonly get: (wanted: Packed) => Effect.Effect<Made, LayerError, Scope.Scope>
 }>()("Layers/Layers") {
   static readonly layer = Layer.effect(Layers, Effect.gen(function*() {
     const store = yield* LayerStore
     const map = yield* RcMap.make({
-      lookup: Effect.fnUntraced(function*({ wanted }: Request) {
-        if (Option.isSome(yield* store.find(wanted.diffId))) return Option.none<Unpacked>()
+      lookup: Effect.fnUntraced(function*({ wanted }: Request): Effect.fn.Return<Made, LayerError, Effect.Services<ReturnType<typeof stage>> | LayerStore> {
+        const known = wanted.diffId ?? Option.getOrUndefined(yield* store.diffIdOf(wanted.blob.digest))
+        if (known !== undefined && Option.isSome(yield* store.find(known))) return { diffId: known, unpacked: Option.none() }
         return yield* Effect.scoped(Effect.gen(function*() {
-          const staging = yield* store.staging({ kind: "layer", diffId: wanted.diffId })
+          const staging = yield* store.staging({ kind: "layer", ...(known === undefined ? {} : { diffId: known }) })
           const { folder, unpacked } = yield* stage(wanted, staging)
+          const diffId = Digest.make(unpacked.diffId)
           yield* store.commit({ ...staging, path: folder }, {
-            diffId: wanted.diffId, blob: wanted.blob.digest, mediaType: wanted.blob.mediaType, blobSize: wanted.blob.size,
-            size: unpacked.size, entries: unpacked.entries
+            diffId, blob: wanted.blob.digest, mediaType: wanted.blob.mediaType, blobSize: wanted.blob.size, size: unpacked.size, entries: unpacked.entries
           })
-          return Option.some(unpacked)
+          return { diffId, unpacked: Option.some(unpacked) }
         }))
       })
     })

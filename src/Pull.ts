@@ -1,6 +1,7 @@
-import { type Cause, Context, Effect, Exit, Fiber, Option, Queue, Stream } from "effect"
+import { type Cause, Effect, Exit, Fiber, Option, Queue, Stream } from "effect"
 import { dirname, resolve } from "node:path"
 import { type DownloadError, Downloads } from "./Download.ts"
+import { Durability } from "./Durability.ts"
 import { type ImageConfig } from "./image/ImageConfig.ts"
 import * as Config from "./image/ImageConfig.ts"
 import type { Descriptor } from "./image/Descriptor.ts"
@@ -20,6 +21,8 @@ import { Graph } from "./store/Graph.ts"
 import { LayerStore } from "./store/LayerStore.ts"
 import { Leases } from "./store/Leases.ts"
 
+export { Durability } from "./Durability.ts"
+
 /** Everything a pull can fail with. */
 export type PullError =
   | InvalidReference | InvalidPlatform | NoPlatform | ManifestRefused | DownloadError | LayerError | RootFs.TargetNotEmpty
@@ -37,9 +40,6 @@ export interface PullOptions {
   /** How files of layers that stay in the store get into `rootfs`; `auto` by default. */
   readonly link?: RootFs.Link
 }
-
-/** `safe`: files written outlive a power loss once the pull has ended. `fast`: unpacked files are not waited for; blobs are. */
-export const Durability = Context.Reference<"safe" | "fast">("Pull/Durability", { defaultValue: () => "safe" })
 
 /** An image that was pulled: verified, and complete in the store. */
 export interface PulledImage {
@@ -121,8 +121,8 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
     const download = yield* (yield* Downloads).get(blob, repository)
     yield* download.events.observe((event) => hub.publish({ ...event, reference }))
     if (unpack && state !== "unpacked") {
-      const made = yield* Effect.scoped(Effect.flatMap(Layers, (layers) => layers.get({ blob, diffId, repository })))
-      if (Option.isSome(made)) unsets.push(made.value.unset)
+      const { unpacked } = yield* Effect.scoped(Effect.flatMap(Layers, (layers) => layers.get({ blob, diffId, repository })))
+      if (Option.isSome(unpacked)) unsets.push(unpacked.value.unset)
     } else yield* download.done
     if (awaited === undefined) hub.publish({ _tag: "committed", reference, layer: blob.digest })
     else awaited.add(blob.digest)

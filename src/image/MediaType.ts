@@ -15,8 +15,8 @@ export const ociConfig = "application/vnd.oci.image.config.v1+json"
 /** Docker image config. */
 export const dockerConfig = "application/vnd.docker.container.image.v1+json"
 
-/** Value of the Accept header of a request for a manifest: all that `Manifest.decode` understands. */
-export const accept = [ociIndex, ociManifest, dockerList, dockerManifest].join(", ")
+/** Value of the Accept header of a request for a manifest: all that `Manifest.decode` and `v1/SignedManifest.decode` understand, the old schema last. */
+export const accept = [ociIndex, ociManifest, dockerList, dockerManifest, schema1Signed, schema1].join(", ")
 
 /** Whether documents of this type list manifests (index or manifest list). */
 export const isIndex = (mediaType: string): boolean => mediaType === ociIndex || mediaType === dockerList
@@ -38,6 +38,16 @@ export const layerCompression = (mediaType: string): "none" | "gzip" | "zstd" | 
   const suffix = match?.[1] ?? match?.[2]
   return suffix === "gzip" || suffix === "zstd" ? suffix : match === null ? undefined : "none"
 }
+
+const magics = [["gzip", [0x1f, 0x8b]], ["zstd", [0x28, 0xb5, 0x2f, 0xfd]], ["bzip2", [0x42, 0x5a, 0x68]], ["xz", [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0]]] as const
+
+/** How bytes that begin so are compressed: what a layer is whose media type nobody gave. */
+export const compressionOf = (head: Uint8Array): "none" | "gzip" | "zstd" | "bzip2" | "xz" =>
+  magics.find(([, magic]) => magic.every((byte, at) => head[at] === byte))?.[0] ?? "none"
+
+/** The media type of a file-system layer that is compressed so, in Docker's words, which have no name for bzip2 and xz. */
+export const layerOf = (compression: "none" | "gzip" | "zstd"): string =>
+  `application/vnd.docker.image.rootfs.diff.tar${compression === "none" ? "" : `.${compression}`}`
 
 /** Whether registries need not hold the layer's blob (foreign or nondistributable: it has `urls`). */
 export const isForeign = (mediaType: string): boolean =>

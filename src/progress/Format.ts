@@ -8,6 +8,9 @@ export const bytes = (count: number): string => {
   return `${unit === 0 || value >= 99.95 ? value.toFixed(0) : value.toFixed(1)} ${units[unit]}`
 }
 
+/** How far something is: `12.3 MB / 415 MB`, or `12.3 MB` where nobody knows how long it is. */
+export const part = (done: number, total: number | undefined): string => total === undefined ? bytes(done) : `${bytes(done)} / ${bytes(total)}`
+
 /** Seconds as `8s`, `1m05s` or `2h03m`. */
 export const duration = (seconds: number): string => {
   const whole = Math.max(0, Math.ceil(seconds))

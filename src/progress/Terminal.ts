@@ -1,7 +1,7 @@
 import { Clock, Effect, Fiber, Stream } from "effect"
-import { short } from "../image/Digest.ts"
 import * as Format from "./Format.ts"
-import type { PullEvent } from "./PullEvent.ts"
+import { type PullEvent, short } from "./PullEvent.ts"
+import * as Sentence from "./Sentence.ts"
 import * as State from "./State.ts"
 
 /** Where a renderer writes, and how large it is; `columns` 0 means unknown. */
@@ -18,11 +18,11 @@ const words: Record<State.Phase, string> = {
 const line = (layer: State.LayerView, columns: number): string => {
   const id = short(layer.layer)
   const moving = layer.phase === "downloading" || layer.phase === "extracting"
-  const size = moving ? `${Format.bytes(layer.bytes)} / ${Format.bytes(layer.total)}` : Format.bytes(layer.total)
+  const size = moving ? Format.part(layer.bytes, layer.total) : layer.total === undefined ? "" : Format.bytes(layer.total)
   const head = `${id} ${words[layer.phase].padEnd(11)} `
   if (layer.phase === "retrying") return Format.fit(`${head}${Format.printable(layer.note ?? "")}`, columns)
   const room = columns - head.length - size.length - 1
-  const bar = moving && room >= 10 ? `${Format.bar(layer.total === 0 ? 1 : layer.bytes / layer.total, Math.min(room, 52))} ` : ""
+  const bar = moving && layer.total !== undefined && room >= 10 ? `${Format.bar(layer.total === 0 ? 1 : layer.bytes / layer.total, Math.min(room, 52))} ` : ""
   return Format.fit(`${head}${bar}${size}`, columns)
 }
 
@@ -58,6 +58,19 @@ export const frame = (state: State.State, rate: number, { columns, rows }: { rea
   ]
 }
 
+/** What is said once, and stays above the moving lines. */
+const messageOf = (event: PullEvent): string | undefined => {
+  const reference = Format.printable(event.reference)
+  switch (event._tag) {
+    case "warning": return `warning: ${Format.printable(event.message)}`
+    case "resolved": return `${reference} is ${event.digest} at ${Format.printable(event.endpoint)}`
+    case "repository": return `${reference}: ${Sentence.repository(event)}`
+    case "image": return event.state === "complete" || event.from === undefined ? undefined : `${reference}: ${Sentence.image(event)}`
+    case "verified": return "by" in event ? `${reference}: ${Sentence.signed(event)}` : undefined
+    default: return undefined
+  }
+}
+
 const clearDown = "\u001b[J"
 const up = (lines: number) => lines > 0 ? `\u001b[${lines}A\r` : ""
 
@@ -85,8 +98,8 @@ export const render = Effect.fnUntraced(function*(events: Stream.Stream<PullEven
   yield* Stream.runForEachArray(events, (array) => Effect.sync(() => {
     for (const event of array) {
       state = State.after(state, event)
-      if (event._tag === "warning") messages.push(`warning: ${Format.printable(event.message)}`)
-      if (event._tag === "resolved") messages.push(`${Format.printable(event.reference)} is ${event.digest} at ${Format.printable(event.endpoint)}`)
+      const message = messageOf(event)
+      if (message !== undefined) messages.push(message)
       dirty = true
     }
   })).pipe(Effect.ensuring(Effect.andThen(Fiber.interrupt(ticker), draw)))

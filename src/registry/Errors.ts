@@ -25,6 +25,9 @@ const nextStep: Record<typeof NetworkReason.Type, string> = {
   body: "check that this is a registry, and what stands between it and this machine"
 }
 
+/** The code of the first error object in a v2 registry's answer, as Docker 1.9 read it (`Protocol.codeOf`). Absent: none stood there. */
+const code = Schema.optionalKey(Schema.String)
+
 /**
  * The network or the registry failed `host`. `detail` says what was seen, `transient` whether asking again may help, `phase` how
  * far the request was (connect: name, TCP and TLS), `status` is the HTTP status if one came, `retryAfter` how long the registry asked to wait.
@@ -36,7 +39,8 @@ export class NetworkError extends Schema.TaggedError<NetworkError>()("NetworkErr
   transient: Schema.Boolean,
   phase: Schema.optionalKey(Schema.Literals(["connect", "headers", "body"])),
   status: Schema.optionalKey(Schema.Int),
-  retryAfter: Schema.optionalKey(Schema.Duration)
+  retryAfter: Schema.optionalKey(Schema.Duration),
+  code
 }) {
   override get message() {
     const pause = this.retryAfter === undefined ? "" : ` (it asks to wait ${Duration.format(this.retryAfter)})`
@@ -53,7 +57,8 @@ export class Unauthorized extends Schema.TaggedError<Unauthorized>()("Unauthoriz
   repository: Schema.String,
   denied: Schema.Boolean,
   credentials: Schema.String,
-  detail: Schema.String
+  detail: Schema.String,
+  code
 }) {
   override get message() {
     const verb = this.denied ? "denies access to" : "does not authorise reading"
@@ -64,12 +69,13 @@ export class Unauthorized extends Schema.TaggedError<Unauthorized>()("Unauthoriz
   }
 }
 
-/** The registry has no such `repository`, or in it no such manifest or blob (`name`: tag or digest). */
+/** The registry has no such `repository`, or in it no such manifest, blob, tag, image or layer (`name`: tag, digest or v1 image ID). */
 export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", {
   host: Schema.String,
-  what: Schema.Literals(["repository", "manifest", "blob"]),
+  what: Schema.Literals(["repository", "manifest", "blob", "tag", "image", "layer"]),
   repository: Schema.String,
-  name: Schema.String
+  name: Schema.String,
+  code
 }) {
   override get message() {
     switch (this.what) {
@@ -79,6 +85,11 @@ export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", {
         return `${this.host} has no manifest "${this.name}" in ${this.repository}; check the tag or digest`
       case "blob":
         return `${this.host} lacks the blob ${this.name} that an image in ${this.repository} names; the image is incomplete there and must be pushed again`
+      case "tag":
+        return `Tag ${this.name} not found in repository ${this.repository} at ${this.host}; check the tag`
+      case "image":
+      case "layer":
+        return `${this.host} lacks the ${this.what === "image" ? "image" : "layer of the image"} ${this.name} that ${this.repository} names; the image is incomplete there and must be pushed again`
     }
   }
 }

@@ -2,6 +2,7 @@ import { Clock, Duration, Effect, Option, Schema } from "effect"
 import { printable } from "../image/Printable.ts"
 import { collect } from "./Body.ts"
 import { NetworkError, NotFound, type RegistryFailure, Unauthorized } from "./Errors.ts"
+import { codeOf } from "./Protocol.ts"
 import type { Limits } from "./RetryPolicy.ts"
 import type { Answer } from "./Transport.ts"
 
@@ -10,18 +11,19 @@ export const documentCap = 1 << 20
 
 /** What a request was for, as its errors name it. */
 export interface Subject {
-  readonly what: "manifest" | "blob"
+  readonly what: NotFound["what"]
   readonly repository: string
-  /** Tag or digest. */
+  /** Tag, digest or v1 image ID. */
   readonly name: string
   /** Where the credentials that were sent come from, or "anonymous". */
   readonly credentials: string
 }
 
-/** What an error body says: the specification's codes, and one line for people. Both empty if it says nothing that can be read. */
+/** What an error body says: the specification's codes, one line for people (both empty if it says nothing that can be read), and the body itself. */
 export interface Problem {
   readonly codes: ReadonlyArray<string>
   readonly text: string
+  readonly raw: Uint8Array
 }
 
 const Text = Schema.optionalKey(Schema.NullOr(Schema.String))
@@ -29,12 +31,14 @@ const ErrorBody = Schema.fromJsonString(Schema.Union([
   Schema.Struct({ errors: Schema.NonEmptyArray(Schema.Struct({ code: Text, message: Text })) }),
   Schema.Struct({ error: Schema.String, error_description: Text }),
   Schema.Struct({ details: Schema.String }),
-  Schema.Struct({ message: Schema.String })
+  Schema.Struct({ message: Schema.String }),
+  Schema.String
 ]))
 
-const decodeProblem = (raw: Uint8Array): Problem => {
+const decodeProblem = (raw: Uint8Array): Omit<Problem, "raw"> => {
   const body = Option.getOrUndefined(Schema.decodeUnknownOption(ErrorBody)(new TextDecoder().decode(raw)))
   if (body === undefined) return { codes: [], text: "" }
+  if (typeof body === "string") return { codes: [], text: printable(body) }
   if ("errors" in body) {
     const codes = body.errors.flatMap(({ code }) => typeof code === "string" && /^[A-Z_]{1,64}$/.test(code) ? [code] : [])
     return { codes, text: printable(body.errors.map(({ code, message }) => [code, message].filter(Boolean).join(": ")).join("; ")) }
@@ -47,8 +51,9 @@ const decodeProblem = (raw: Uint8Array): Problem => {
 export const problem = (answer: Answer, limits: Limits): Effect.Effect<Problem> =>
   collect(answer.body, documentCap).pipe(
     Effect.timeoutOption(limits.settle),
-    Effect.map((raw) => decodeProblem(Option.getOrUndefined(raw) ?? new Uint8Array())),
-    Effect.catch(() => Effect.succeed({ codes: [], text: "" })),
+    Effect.map(Option.getOrUndefined),
+    Effect.orElseSucceed(() => undefined),
+    Effect.map((raw = new Uint8Array()) => ({ ...decodeProblem(raw), raw })),
     Effect.ensuring(answer.close)
   )
 
@@ -73,24 +78,26 @@ export const retryAfter = (text: string | undefined, date: string | undefined, n
 
 /** Turns an answer that is not what was asked for into the failure it means, and closes it. */
 export const refusal = Effect.fnUntraced(function*(answer: Answer, subject: Subject, limits: Limits): Effect.fn.Return<never, RegistryFailure> {
-  const { codes, text } = yield* problem(answer, limits)
+  const { codes, raw, text } = yield* problem(answer, limits)
   const { host, status } = answer
+  const found = codeOf(status, raw)
+  const code = found === undefined ? {} : { code: found }
   const said = text === "" ? "" : `: ${text}`
-  const server = (transient: boolean) => new NetworkError({ host, reason: "server", phase: "headers", status, transient, detail: `it answered ${status}${said}` })
+  const server = (transient: boolean) => new NetworkError({ host, reason: "server", phase: "headers", status, transient, detail: `it answered ${status}${said}`, ...code })
   // What another origin says after a redirect (an expired signature) is no word of the registry: asking it again gives a new one.
   if (answer.moved && (status === 401 || status === 403)) return yield* server(true)
   if (status === 401 || status === 403)
     return yield* new Unauthorized({
-      host, repository: subject.repository, denied: status === 403, credentials: subject.credentials, detail: text === "" ? `it answered ${status}` : text
+      host, repository: subject.repository, denied: status === 403, credentials: subject.credentials, detail: text === "" ? `it answered ${status}` : text, ...code
     })
   if (status === 404 || status === 410)
-    return yield* new NotFound({ host, what: codes.includes("NAME_UNKNOWN") ? "repository" : subject.what, repository: subject.repository, name: subject.name })
+    return yield* new NotFound({ host, what: codes.includes("NAME_UNKNOWN") ? "repository" : subject.what, repository: subject.repository, name: subject.name, ...code })
   if (status === 429 || status === 503) {
     const pause = retryAfter(answer.headers["retry-after"], answer.headers["date"], yield* Clock.currentTimeMillis)
     const tooLong = pause !== undefined && Duration.isGreaterThan(pause, Duration.fromInputUnsafe(limits.pause))
     return yield* new NetworkError({
       host, status, phase: "headers", transient: !tooLong, reason: status === 429 || pause !== undefined ? "rate-limited" : "server",
-      detail: `it answered ${status}${said}`, ...pause !== undefined && { retryAfter: pause }
+      detail: `it answered ${status}${said}`, ...code, ...pause !== undefined && { retryAfter: pause }
     })
   }
   if (status === 408 || status === 425 || (status >= 500 && status !== 501 && status !== 505 && status !== 511)) return yield* server(true)

@@ -8,10 +8,13 @@ import * as Auth from "./Auth.ts"
 import { bounded, collect } from "./Body.ts"
 import * as Coding from "./Coding.ts"
 import type { Credentials } from "./Credentials.ts"
+import { contentOf } from "./Contents.ts"
 import { hostOf, RegistryOptions, schemes } from "./Endpoint.ts"
 import { AnswerRefused, NetworkError, NotFound, type RegistryFailure } from "./Errors.ts"
+import { isDeaf } from "./Protocol.ts"
 import { problem, refusal } from "./Refusal.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
+import * as TagList from "./TagList.ts"
 import { type Answer, Transport } from "./Transport.ts"
 
 /** Where an image lives: the registry's domain as references write it (`docker.io`, `localhost:5000`) and the path in it. */
@@ -20,7 +23,7 @@ export interface Repository {
   readonly path: string
 }
 
-/** A manifest exactly as sent: its bytes, their digest (of the algorithm asked for, else sha256), Content-Type without parameters, and the endpoint that sent it (`https://host:port`). */
+/** A manifest exactly as sent: its bytes, their digest (of the algorithm asked for, else sha256; of a schema1 manifest that of its payload), Content-Type without parameters, and the endpoint that sent it (`https://host:port`). */
 export interface ManifestAnswer {
   readonly raw: Uint8Array
   readonly contentType: string | undefined
@@ -39,13 +42,17 @@ export const manifestCap = 4 << 20
 
 /** A v2/OCI registry client (distribution-spec 1.1, "Pull"). */
 export class Registry extends Context.Service<Registry, {
-  /** The manifest of a tag or digest, at most 4 MiB, checked against the digest asked for and Docker-Content-Digest. Retries by itself. */
+  /** The manifest of a tag or digest, schema1 only where there is no other, at most 4 MiB, checked against the digest asked for and Docker-Content-Digest. Retries by itself. */
   readonly manifest: (repository: Repository, ref: string) => Effect.Effect<ManifestAnswer, RegistryFailure>
   /**
    * One GET of a blob from offset `from` (an expired token is renewed). The answer's `from` is 0 where the server did not honour the
    * range. Errors of the body are transient `NetworkError`s. A `VerifyError` before any byte: the registry has another size for it.
    */
   readonly blob: (repository: Repository, blob: Descriptor, from: number) => Effect.Effect<BlobAnswer, RegistryFailure, Scope.Scope>
+  /** All tags, in the registry's order, read page by page (distribution-spec, "Listing Tags"). `NotFound` of the repository where it has none. Retries by itself. */
+  readonly tags: (repository: Repository) => Effect.Effect<ReadonlyArray<string>, RegistryFailure>
+  /** How many bytes a blob has, asked for by HEAD, else by a GET of its first byte: schema1 manifests do not say. Retries by itself. */
+  readonly size: (repository: Repository, digest: Digest.Digest) => Effect.Effect<number, RegistryFailure>
 }>()("registry/Registry") {
   /** Keeps per host which scheme answered and what was granted; `RegistryOptions` and `Limits` are read when it is built. */
   static readonly layer: Layer.Layer<Registry, never, Transport | Credentials> = Layer.effect(Registry, Effect.suspend(() => make))
@@ -53,6 +60,10 @@ export class Registry extends Context.Service<Registry, {
 
 /** The `host` that answered at `endpoint`, and how to say who asked. */
 interface Reached { readonly answer: Answer; readonly endpoint: string; readonly credentials: string }
+
+/** A number of bytes as headers write it. */
+const naturalOf = (text: string | undefined): number | undefined =>
+  text !== undefined && /^\d{1,16}$/.test(text) && Number.isSafeInteger(Number(text)) ? Number(text) : undefined
 
 const digestOf = (algorithm: "sha256" | "sha512", raw: Uint8Array) => Digest.Digest.make(`${algorithm}:${createHash(algorithm).update(raw).digest("hex")}`)
 
@@ -72,11 +83,11 @@ const make = Effect.gen(function*() {
   const spoken = new Map<string, "https" | "http">()
 
   /** One request, and what its 401s take: the last answer, whatever it is. */
-  const authorized = Effect.fnUntraced(function*(repository: Repository, origin: string, path: string, headers: Readonly<Record<string, string>>) {
+  const authorized = Effect.fnUntraced(function*(repository: Repository, origin: string, path: string, headers: Readonly<Record<string, string>>, head: boolean) {
     const wanted = { origin, domain: repository.domain, path: repository.path }
     let grant = yield* auth.known(wanted)
     for (let fresh = 0;; fresh++) {
-      const answer = yield* transport.send({ url: `${origin}${path}`, headers, authorization: grant?.header })
+      const answer = yield* transport.send({ url: `${origin}${path}`, headers, authorization: grant?.header, ...head && { method: "HEAD" } })
       if (answer.status !== 401 || answer.moved) return { answer, endpoint: origin, credentials: grant?.credentials ?? "anonymous" }
       grant = yield* auth.answer(wanted, answer, grant, fresh)
     }
@@ -84,12 +95,12 @@ const make = Effect.gen(function*() {
 
   /** The same by the scheme that answered before, else https, else http where that is allowed and https was not understood. */
   const request = Effect.fnUntraced(function*(
-    repository: Repository, path: string, headers: Readonly<Record<string, string>>
+    repository: Repository, path: string, headers: Readonly<Record<string, string>>, head = false
   ): Effect.fn.Return<Reached, RegistryFailure, Scope.Scope> {
     const host = hostOf(repository.domain)
     const past = spoken.get(host)
     const allowed = past === undefined ? schemes(host, insecure) : [past]
-    const by = (scheme: "https" | "http") => Effect.tap(authorized(repository, `${scheme}://${host}`, path, headers), () =>
+    const by = (scheme: "https" | "http") => Effect.tap(authorized(repository, `${scheme}://${host}`, path, headers, head), () =>
       Effect.sync(() => { spoken.set(host, scheme) }))
     if (!allowed.includes("http") || !allowed.includes("https")) return yield* by(allowed[0] ?? "https")
     const first = yield* Effect.result(by("https"))
@@ -124,13 +135,14 @@ const make = Effect.gen(function*() {
     const raw = coding.success === undefined ? sent : Coding.undo(sent, coding.success, manifestCap)
     if (raw === undefined) return yield* refuse(`it is not ${coding.success}, as its Content-Encoding says, or longer than ${manifestCap} bytes`)
     if (raw.byteLength === 0) return yield* refuse("it is empty")
-    const digest = digestOf(Digest.is(ref) ? Digest.parts(ref).algorithm : "sha256", raw)
+    const content = yield* Effect.mapError(Effect.fromResult(contentOf(raw, contentType)), refuse)
+    const digest = digestOf(Digest.is(ref) ? Digest.parts(ref).algorithm : "sha256", content)
     const claimed = answer.headers["docker-content-digest"]?.trim()
     for (const expected of [ref, claimed]) {
       if (!Digest.is(expected)) continue
-      const actual = digestOf(Digest.parts(expected).algorithm, raw)
+      const actual = digestOf(Digest.parts(expected).algorithm, content)
       if (actual === expected) continue
-      const size = raw.byteLength
+      const size = content.byteLength
       return yield* new VerifyError({ expected: new Descriptor({ mediaType: contentType ?? "", digest: expected, size }), size, actual })
     }
     return { raw, contentType, digest, endpoint }
@@ -177,9 +189,45 @@ const make = Effect.gen(function*() {
     return { from: 0, body: bounded(Coding.undone(answer.body, coding.success, answer.host), blob.size, limits.settle) }
   })
 
-  return Registry.of({ manifest, blob })
-})
+  const tagsOnce = Effect.fnUntraced(function*(repository: Repository) {
+    const path = `/v2/${repository.path}/tags/list`
+    const found = new Set<string>()
+    let next: string | undefined = path
+    for (let page = 0; next !== undefined; page++) {
+      const { answer, credentials, endpoint }: Reached = yield* request(repository, next, { accept: "application/json" })
+      const refuse = (rule: string) => new AnswerRefused({ host: answer.host, subject: `the tags of ${repository.path}`, rule })
+      if (answer.status !== 200) return yield* refusal(answer, { what: "repository", repository: repository.path, name: "", credentials }, limits)
+      if (page === TagList.maximumPages) return yield* refuse(`it has more than ${page} pages`)
+      const raw = yield* collect(answer.body, TagList.pageCap)
+      if (raw === undefined) return yield* refuse(`it is longer than ${TagList.pageCap} bytes`)
+      const before = found.size
+      for (const tag of yield* Effect.mapError(Effect.fromResult(TagList.decode(raw)), refuse)) found.add(tag)
+      next = yield* Effect.mapError(Effect.fromResult(TagList.nextPage(answer.headers["link"], endpoint, path)), refuse)
+      if (next !== undefined && found.size === before) return yield* refuse("a page with another after it has no new tag")
+    }
+    return [...found]
+  }, Effect.scoped)
 
-/** Whether https failed in a way plain HTTP may not: nobody listens there, or what listens does not speak TLS (some are silent then, or hang up). */
-const isDeaf = ({ phase, reason }: NetworkError) =>
-  phase === "connect" && (reason === "plain-http" || reason === "refused" || reason === "timeout" || reason === "reset")
+  const sizeOnce = Effect.fnUntraced(function*(repository: Repository, digest: Digest.Digest) {
+    const path = `/v2/${repository.path}/blobs/${digest}`
+    const subject = { what: "blob", repository: repository.path, name: digest } as const
+    const head = yield* request(repository, path, { accept: "*/*" }, true)
+    const said = head.answer.headers["content-length"]
+    const told = head.answer.status === 200 && (head.answer.headers["content-encoding"] ?? "identity") === "identity" && !head.answer.headers["content-type"]?.startsWith("text/html")
+    if (told && naturalOf(said) !== undefined) return naturalOf(said) ?? 0
+    // Some know no HEAD, some tell no length, and storage often refuses a HEAD by an address signed for GET.
+    const { answer, credentials } = yield* request(repository, path, { accept: "*/*", range: "bytes=0-0" })
+    const refuse = (rule: string) => new AnswerRefused({ host: answer.host, subject: `the size of the blob ${digest}`, rule })
+    if (answer.status !== 200 && answer.status !== 206 && answer.status !== 416) return yield* refusal(answer, { ...subject, credentials }, limits)
+    yield* answer.close
+    const [, range, total] = /^bytes (0-0|\*)\/(\d+)$/i.exec(answer.headers["content-range"]?.trim() ?? "") ?? []
+    if (answer.status === 200) return naturalOf(answer.headers["content-encoding"] === undefined ? answer.headers["content-length"] : undefined) ?? (yield* refuse("no Content-Length tells it"))
+    return naturalOf((range === "*") === (answer.status === 416) ? total : undefined) ?? (yield* refuse("its Content-Range does not tell it"))
+  }, Effect.scoped)
+
+  return Registry.of({
+    manifest, blob,
+    tags: Effect.fn("Registry.tags")((repository: Repository) => Effect.retry(tagsOnce(repository), RetryPolicy.transient)),
+    size: Effect.fn("Registry.size")((repository: Repository, digest: Digest.Digest) => Effect.retry(sizeOnce(repository, digest), RetryPolicy.transient))
+  })
+})

@@ -53,3 +53,19 @@ export const gotOn = (error: NetworkError, gained: number, took: Duration.Durati
 
 /** A damaged blob is fetched once more. */
 export const damaged = Schedule.recurs(1)
+
+const stepped = (step: Duration.Input) => Schedule.spaced(0).pipe(
+  Schedule.upTo({ times: 4 }),
+  Schedule.setInputType<RegistryFailure>(),
+  Schedule.while(({ input }) => input._tag === "NetworkError" && input.transient),
+  Schedule.modifyDelay(({ attempt, input }) => Effect.map(Limits, ({ pace }) => {
+    const asked = input._tag === "NetworkError" ? input.retryAfter ?? Duration.zero : Duration.zero
+    return Duration.max(Duration.times(Duration.fromInputUnsafe(step), attempt * pace), asked)
+  }))
+)
+
+/** Documents of a v1 registry: five tries, the waits between them growing by 500 ms each (and at least Retry-After). */
+export const legacyMetadata = stepped("500 millis")
+
+/** Layers of a v1 registry: five tries in a row without a new byte, the waits between them growing by 5 s each (and at least Retry-After). */
+export const legacyLayer = stepped("5 seconds")

@@ -1,20 +1,27 @@
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
-import { Context, Duration, Effect, Exit, Layer, Redacted, Scope, Semaphore, Stream } from "effect"
+import { Clock, Context, Duration, Effect, Exit, Layer, Redacted, Scope, Semaphore, Stream } from "effect"
 import { HttpClient, HttpClientRequest, type HttpClientResponse } from "effect/http"
 import { rootCertificates } from "node:tls"
 import { guarded } from "./Body.ts"
+import type { Jar } from "./Cookies.ts"
 import { isListed, RegistryOptions } from "./Endpoint.ts"
 import { NetworkError } from "./Errors.ts"
 import { fault } from "./Fault.ts"
 import { Limits } from "./RetryPolicy.ts"
 
-/** One request: GET, or POST of `form` (`application/x-www-form-urlencoded`, may be secret) which follows no redirects. */
+/** One request: GET, HEAD, or POST of `form` (`application/x-www-form-urlencoded`, may be secret) which follows no redirects. */
 export interface Request {
   readonly url: string
   readonly headers?: Readonly<Record<string, string>>
   /** Sent to the origin of `url` only, whatever it redirects to. */
   readonly authorization?: Redacted.Redacted | undefined
   readonly form?: Redacted.Redacted
+  /** Default: GET, or POST where there is a form. */
+  readonly method?: "HEAD"
+  /** Sends each origin its own cookies, and keeps those it sets. */
+  readonly cookies?: Jar
+  /** `authorization` goes with the first request alone: not even to the same origin once it redirects. */
+  readonly once?: boolean
 }
 
 /** An answer whose headers are there. */
@@ -66,6 +73,14 @@ const client = Layer.unwrap(Effect.gen(function*() {
   })))
 }))
 
+/** Puts the cookies an answer sets into the jar, values as they were sent. */
+const keep = (jar: Jar, url: URL, response: HttpClientResponse.HttpClientResponse, now: number): void => {
+  for (const { name, options, valueEncoded } of Object.values(response.cookies.cookies)) {
+    const lifetime = options?.maxAge === undefined ? undefined : now + Duration.toMillis(Duration.fromInputUnsafe(options.maxAge))
+    jar.take(url, { name, value: valueEncoded, path: options?.path, secure: options?.secure === true, expires: lifetime ?? options?.expires?.getTime() }, now)
+  }
+}
+
 const make = Effect.gen(function*() {
   const http = HttpClient.withScope(yield* HttpClient.HttpClient)
   const { connections } = yield* RegistryOptions
@@ -76,14 +91,16 @@ const make = Effect.gen(function*() {
     slots.set(origin, slot)
     return slot
   }
-  const ask = (request: Request, url: URL, trusted: boolean) => {
+  const ask = (request: Request, url: URL, trusted: boolean, now: number) => {
     const secret = trusted ? request.authorization : undefined
+    const cookie = request.cookies?.header(url, now)
     const headers = {
       "user-agent": "towline", "accept-encoding": "identity", ...request.headers,
-      ...secret !== undefined && { authorization: Redacted.value(secret) }
+      ...secret !== undefined && { authorization: Redacted.value(secret) },
+      ...cookie !== undefined && { cookie }
     }
     const plain = request.form === undefined
-      ? HttpClientRequest.get(url, { headers })
+      ? HttpClientRequest.make(request.method ?? "GET")(url, { headers })
       : HttpClientRequest.post(url, { headers }).pipe(HttpClientRequest.bodyText(Redacted.value(request.form), "application/x-www-form-urlencoded"))
     return http.execute(plain).pipe(
       Effect.mapError((cause) => fault(url.host, cause, "headers")),
@@ -120,8 +137,9 @@ const make = Effect.gen(function*() {
       const scope = yield* Scope.fork(outer)
       const response = yield* Scope.provide(scope)(Effect.gen(function*() {
         yield* Semaphore.takeScoped(slotsOf(url.origin), 1)
-        return yield* ask(request, url, trusted)
+        return yield* ask(request, url, trusted, yield* Clock.currentTimeMillis)
       })).pipe(Effect.onError(() => Scope.close(scope, Exit.void)))
+      if (request.cookies !== undefined) keep(request.cookies, url, response, yield* Clock.currentTimeMillis)
       const answer = toAnswer(response, url, url.origin !== first.origin, scope)
       const location = response.headers["location"]
       if (!redirects.has(response.status) || location === undefined || request.form !== undefined) return answer
@@ -131,7 +149,7 @@ const make = Effect.gen(function*() {
       if (hop === maximumRedirects) return yield* refuse(url, `it redirects more than ${maximumRedirects} times`)
       if (next.protocol !== "https:" && next.protocol !== "http:") return yield* refuse(url, "it redirects to something that is neither https nor http")
       if (url.protocol === "https:" && next.protocol === "http:") return yield* refuse(url, "it redirects from https to plain HTTP, which is not followed")
-      if (next.origin !== url.origin) trusted = false
+      if (next.origin !== url.origin || request.once === true) trusted = false
       url = next
     }
   })

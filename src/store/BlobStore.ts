@@ -7,6 +7,7 @@ import * as Disk from "./Disk.ts"
 import { StoreError } from "./Disk.ts"
 import { absolute, blobPath, Home, look } from "./Home.ts"
 import * as Ingest from "./Ingest.ts"
+import * as Receipt from "./Receipt.ts"
 
 /** The store has no such blob (or lost its file). */
 export class NotInStore extends Schema.TaggedError<NotInStore>()("NotInStore", { digest: Digest.Digest }) {
@@ -91,7 +92,7 @@ const make = Effect.gen(function*() {
     yield* coming.commit
   }, Effect.scoped)
 
-  return { find, partial, ingest, open, read, put }
+  return { find, partial, ingest, receive: Receipt.open(home, held), open, read, put }
 })
 
 /** Bytes by digest, committed and verified, shared by all processes that use the store. */
@@ -106,6 +107,8 @@ export class BlobStore extends Context.Service<BlobStore, {
    * with `VerifyError` if the blob is present and has another size than `blob` says.
    */
   readonly ingest: (blob: Descriptor, options?: Ingest.IngestOptions) => Effect.Effect<Ingest.Ingest, StoreError | VerifyError, Scope.Scope>
+  /** A place for bytes whose digest is known only when all have come. It goes with the scope, unless it was committed. */
+  readonly receive: Effect.Effect<Receipt.Receipt, StoreError, Scope.Scope>
   /** Opens a committed blob for reading. */
   readonly open: (digest: Digest.Digest) => Effect.Effect<BlobFile, StoreError | NotInStore, Scope.Scope>
   /** All bytes of a committed blob of at most `cap` bytes, verified again. For manifests and configs. */

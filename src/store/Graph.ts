@@ -2,25 +2,35 @@ import { Clock, Context, Effect, Layer, Option, Schema } from "effect"
 import { createHash } from "node:crypto"
 import { type Descriptor } from "../image/Descriptor.ts"
 import * as Digest from "../image/Digest.ts"
+import type { Hash } from "../image/v1/LegacyDigest.ts"
+import type { AddressedImage } from "../image/v1/StrongId.ts"
+import type { InvalidV1Image } from "../image/v1/V1Image.ts"
 import { check, type CheckOptions, type Finding } from "./Check.ts"
 import { StoreError } from "./Disk.ts"
 import { Home } from "./Home.ts"
 import * as Images from "./Images.ts"
 import type { AmbiguousName, Image, ImageLayer, ImageNotFound, Listed, TagName } from "./Images.ts"
+import * as Nodes from "./Nodes.ts"
 import { remove, type Removed } from "./Removal.ts"
+import * as Reuse from "./Reuse.ts"
+import * as Tags from "./Tags.ts"
 
 export { AmbiguousName, type Image, type ImageLayer, ImageNotFound, type Listed, type TagName } from "./Images.ts"
 export type { Finding } from "./Check.ts"
+export type { Node } from "./Nodes.ts"
+export { DigestTaken, TagTaken } from "./Tags.ts"
 export type { Removed } from "./Removal.ts"
 
 type Shape = Home["Service"]
 
 /** Everything `Graph.register` writes in its one transaction. All blobs named must be committed (of a layer: it, or the layer). */
 export interface Registration {
-  readonly kind: "oci" | "schema2"
-  /** The config's descriptor and verbatim bytes; the image's id is the hex of its digest. */
+  readonly kind: "oci" | "schema2" | "schema1" | "v1"
+  /** The config's descriptor and verbatim bytes; the image's id is the hex of its digest, unless it has an old one. */
   readonly config: Descriptor
   readonly configBytes: Uint8Array
+  /** For an image of Docker's old graph, whose config and manifest were generated: what it is there. */
+  readonly old?: Nodes.OldFacts
   /** The image's platform as printed (`linux/arm64/v8`), and when it was created (RFC 3339), for people. */
   readonly platform: string
   readonly created?: string
@@ -50,21 +60,8 @@ export const chainIds = (diffIds: ReadonlyArray<Digest.Digest>): ReadonlyArray<D
   return ids
 }
 
+const Known = Schema.Struct({ id: Schema.String })
 const Here = Schema.Struct({ here: Schema.Int })
-const TagRow = Schema.Struct({ image: Schema.String, manifest: Digest.Digest, target: Digest.Digest })
-
-const writeTag = Effect.fnUntraced(function*(
-  { db }: Shape, { name, reference }: TagName, now: typeof TagRow.Type
-) {
-  const { sql } = db
-  const at = yield* Clock.currentTimeMillis
-  const [old] = yield* db.rows(TagRow, sql`SELECT image, manifest, target FROM tags WHERE name = ${name} AND reference = ${reference}`)
-  if (old !== undefined && old.image === now.image && old.manifest === now.manifest && old.target === now.target) return
-  yield* db.run(sql`INSERT INTO tags ${sql.insert({ name, reference, ...now, since: at })}
-    ON CONFLICT (name, reference) DO UPDATE SET image = excluded.image, manifest = excluded.manifest, target = excluded.target, since = excluded.since`)
-  yield* db.run(sql`INSERT INTO tag_log ${sql.insert({ at, name, reference, old_image: old?.image ?? null, new_image: now.image, manifest: now.manifest })}`)
-})
-
 const requireStored = Effect.fnUntraced(function*({ root, db }: Shape, digest: Digest.Digest, diffId: Digest.Digest | null) {
   const [row] = yield* db.rows(Here, db.sql`SELECT EXISTS (SELECT 1 FROM blobs WHERE digest = ${digest} AND state = 'ready')
     OR EXISTS (SELECT 1 FROM layers WHERE diff_id = ${diffId} AND state <> 'deleting') AS here`)
@@ -84,12 +81,25 @@ const writeImage = Effect.fnUntraced(function*({ db }: Shape, image: Registratio
     const row = { chain_id: chains[index] ?? diff_id, parent: chains[index - 1] ?? null, diff_id }
     yield* db.run(sql`INSERT INTO chains ${sql.insert(row)} ON CONFLICT (chain_id) DO NOTHING`)
   }
-  const id = Digest.parts(config.digest).hex
+  const { old } = image
+  const own = old === undefined
+    ? { id: Digest.parts(config.digest).hex, config_digest: config.digest, config_type: config.mediaType, config: image.configBytes }
+    : Nodes.columns(old)
+  // A manifest that was generated for an image of the old graph, and came back from outside, is that image.
+  const [known] = yield* db.rows(Known, sql`SELECT image AS id FROM manifests WHERE digest = ${manifest.digest}`)
+  if (known !== undefined && known.id !== own.id) return known.id
+  const { id } = own
   const row = {
-    id, kind: image.kind, config_digest: config.digest, config_type: config.mediaType, config: image.configBytes, chain: chains.at(-1) ?? null,
+    kind: image.kind, ...own, chain: chains.at(-1) ?? null,
     manifest: manifest.digest, platform: image.platform, created: image.created ?? null, since
   }
-  yield* db.run(sql`INSERT INTO images ${sql.insert(row)} ON CONFLICT (id) DO UPDATE SET manifest = excluded.manifest`)
+  // An old ID is a name that anyone can claim. A config's digest is not: its image takes the name over.
+  yield* db.run(old === undefined
+    ? sql`INSERT INTO images ${sql.insert(row)} ON CONFLICT (id) DO UPDATE SET manifest = excluded.manifest, kind = excluded.kind,
+        config_digest = excluded.config_digest, config_type = excluded.config_type, config = excluded.config, chain = excluded.chain,
+        platform = excluded.platform, created = excluded.created, parent = NULL, compatibility = NULL, checksum = NULL, parent_ref = NULL,
+        layer_diff = NULL, layer_size = NULL`
+    : sql`INSERT INTO images ${sql.insert(row)} ON CONFLICT (id) DO NOTHING`)
   yield* db.run(sql`INSERT INTO manifests ${sql.insert({ digest: manifest.digest, media_type: manifest.mediaType, size: manifest.size, image: id })}
     ON CONFLICT (digest) DO NOTHING`)
   const parts = [
@@ -104,29 +114,32 @@ const writeImage = Effect.fnUntraced(function*({ db }: Shape, image: Registratio
   return id
 })
 
-const register = Effect.fn("Graph.register")(function*(home: Shape, image: Registration) {
+/** One image and its names, within a transaction. */
+const enter = Effect.fnUntraced(function*(home: Shape, image: Registration) {
   const { db, owner } = home
   const { sql } = db
   const { manifest, target, wanted, origin } = image
-  const found = yield* db.transaction(Effect.gen(function*() {
-    for (const { digest } of [manifest, image.config, ...image.also ?? []]) yield* requireStored(home, digest, null)
-    for (const { blob, diffId } of image.layers) yield* requireStored(home, blob.digest, diffId)
-    if (image.synced) {
-      for (const { diffId } of image.layers) {
-        yield* db.run(sql`UPDATE layers SET state = 'durable' WHERE diff_id = ${diffId} AND state = 'unsynced' AND boot = ${owner.self.boot}`)
-      }
+  for (const { digest } of [manifest, image.config, ...image.also ?? []]) yield* requireStored(home, digest, null)
+  for (const { blob, diffId } of image.layers) yield* requireStored(home, blob.digest, diffId)
+  if (image.synced) {
+    for (const { diffId } of image.layers) {
+      yield* db.run(sql`UPDATE layers SET state = 'durable' WHERE diff_id = ${diffId} AND state = 'unsynced' AND boot = ${owner.self.boot}`)
     }
-    const id = yield* writeImage(home, image)
-    yield* db.run(sql`INSERT INTO resolutions ${sql.insert({ target, wanted, manifest: manifest.digest })}
-      ON CONFLICT (target, wanted) DO UPDATE SET manifest = excluded.manifest`)
-    if (origin !== undefined) {
-      const at = yield* Clock.currentTimeMillis
-      yield* db.run(sql`INSERT INTO origins ${sql.insert({ digest: manifest.digest, ...origin, at })}
-        ON CONFLICT (digest, repository) DO UPDATE SET endpoint = excluded.endpoint, at = excluded.at`)
-    }
-    for (const name of image.tags) yield* writeTag(home, name, { image: id, manifest: manifest.digest, target })
-    return yield* Images.byManifest(home, manifest.digest)
-  }))
+  }
+  const id = yield* writeImage(home, image)
+  yield* db.run(sql`INSERT INTO resolutions ${sql.insert({ target, wanted, manifest: manifest.digest })}
+    ON CONFLICT (target, wanted) DO UPDATE SET manifest = excluded.manifest`)
+  if (origin !== undefined) {
+    const at = yield* Clock.currentTimeMillis
+    yield* db.run(sql`INSERT INTO origins ${sql.insert({ digest: manifest.digest, ...origin, at })}
+      ON CONFLICT (digest, repository) DO UPDATE SET endpoint = excluded.endpoint, at = excluded.at`)
+  }
+  for (const name of image.tags) yield* Tags.write(home, name, { image: id, manifest: manifest.digest, target })
+  return yield* Images.byManifest(home, manifest.digest)
+})
+
+const register = Effect.fn("Graph.register")(function*(home: Shape, image: Registration) {
+  const found = yield* home.db.transaction(enter(home, image))
   return yield* Option.match(found, { onNone: () => Effect.die(new Error("an image was registered and is not there")), onSome: Effect.succeed })
 })
 
@@ -137,8 +150,15 @@ const make = Effect.gen(function*() {
     find: (target: Digest.Digest, wanted: string) => Images.find(home, target, wanted),
     byManifest: (manifest: Digest.Digest) => Images.byManifest(home, manifest),
     resolve: (text: string) => Images.resolve(home, text),
-    tag: ({ id, manifest: { digest } }: Image, name: TagName) =>
-      home.db.transaction(writeTag(home, name, { image: id, manifest: digest, target: digest })),
+    registerAll: (registrations: ReadonlyArray<Registration>) =>
+      home.db.transaction(Effect.forEach(registrations, (registration) => enter(home, registration), { discard: true })),
+    tag: (image: Image, name: TagName, options?: Tags.TagOptions) => home.db.transaction(Tags.tag(home, image, name, options)),
+    exists: (id: string) => Nodes.exists(home, id),
+    node: (id: string) => Nodes.find(home, id),
+    children: (id: string) => Nodes.children(home, id),
+    compatibility: (id: string) => home.db.transaction(Reuse.compatibility(home, id)),
+    chooseIds: (images: ReadonlyArray<AddressedImage>, hash: Hash) => home.db.transaction(Reuse.choose(home, images, hash)),
+    setCompatibility: (id: string, text: string) => Nodes.setCompatibility(home, id, text),
     list: Images.list(home),
     show: (text: string) => Images.show(home, text),
     remove: (text: string) => remove(home, text),
@@ -156,8 +176,25 @@ export class Graph extends Context.Service<Graph, {
   readonly byManifest: (manifest: Digest.Digest) => Effect.Effect<Option.Option<Image>, StoreError>
   /** Finds by `name:tag`, `name@digest`, image id, manifest or index digest, or a unique prefix of an id. */
   readonly resolve: (text: string) => Effect.Effect<Image, StoreError | ImageNotFound | AmbiguousName>
-  /** Gives an image one more name. */
-  readonly tag: (image: Image, tag: TagName) => Effect.Effect<void, StoreError>
+  /** Adds several in one transaction, in this order. */
+  readonly registerAll: (registrations: ReadonlyArray<Registration>) => Effect.Effect<void, StoreError>
+  /**
+   * Gives an image one more name. A tag that is set moves only with `force`, a digest never: Docker 1.9's rules. Gives the
+   * id of the image that lost the tag to another one.
+   */
+  readonly tag: (image: Image, tag: TagName, options?: Tags.TagOptions) => Effect.Effect<string | undefined, StoreError | Tags.TagTaken | Tags.DigestTaken>
+  /** Whether any image, old or new, has this whole ID. */
+  readonly exists: (id: string) => Effect.Effect<boolean, StoreError>
+  /** An image of Docker's old graph by its whole ID. */
+  readonly node: (id: string) => Effect.Effect<Option.Option<Nodes.Node>, StoreError>
+  /** IDs of the images of the old graph whose parent this is. */
+  readonly children: (id: string) => Effect.Effect<ReadonlyArray<string>, StoreError>
+  /** The v1Compatibility text of an image of the old graph, made and kept if it has none; undefined if there is no such image. */
+  readonly compatibility: (id: string) => Effect.Effect<string | undefined, StoreError | InvalidV1Image>
+  /** The graph IDs for the images of a schema1 manifest, both bottom first: IDs they have here already, else strong IDs. */
+  readonly chooseIds: (images: ReadonlyArray<AddressedImage>, hash: Hash) => Effect.Effect<ReadonlyArray<string>, StoreError>
+  /** Keeps the v1Compatibility text of an image of the old graph. */
+  readonly setCompatibility: (id: string, text: string) => Effect.Effect<void, StoreError>
   /** All tags, and images without one, by name. */
   readonly list: Effect.Effect<ReadonlyArray<Listed>, StoreError>
   /** The image and its verbatim config. */

@@ -96,6 +96,9 @@ export class Ingest {
    */
   commit: Effect.Effect<void, StoreError | VerifyError> = Effect.void
 
+  /** Commits the file at a path of this file system instead of this one: it must have the blob's bytes, durably. Set by `BlobStore`. */
+  replaceBy: (file: string) => Effect.Effect<void, StoreError | VerifyError> = () => Effect.void
+
   private refuse(actual?: string) {
     const size = this.offset
     this.restart()
@@ -174,12 +177,17 @@ const copyPrefix = Effect.fnUntraced(function*(from: string, ingest: Ingest) {
 })
 
 const commit = Effect.fn("Ingest.commit")(function*(home: Shape, ingest: Ingest, path: string) {
+  yield* Disk.attempt(() => ingest.verify())
+  yield* Disk.sync(ingest.fd, ingest.path)
+  yield* publish(home, ingest, path)
+})
+
+/** Makes a verified and synced file the blob, under its name and in the database. */
+const publish = Effect.fnUntraced(function*(home: Shape, ingest: Pick<Ingest, "blob" | "path">, path: string) {
   const { root, db, owner } = home
   const { sql } = db
   const { digest, size } = ingest.blob
   const file = blobPath(root, digest)
-  yield* Disk.attempt(() => ingest.verify())
-  yield* Disk.sync(ingest.fd, ingest.path)
   // From the rename to the row nothing is between: an interrupt would leave a file that only the next sweep knows.
   yield* Effect.uninterruptible(Effect.gen(function*() {
     yield* Effect.mapError(
@@ -254,8 +262,12 @@ const begin = Effect.fnUntraced(function*(home: Shape, held: Set<string>, blob: 
   if (from === undefined) yield* Disk.forEachPiece(fd, blob.size, whole, (piece) => ingest.count(piece))
   else yield* copyPrefix(from, ingest)
   unread = 0
-  ingest.commit = Effect.suspend(() => done ? Effect.void : commit(home, ingest, path)).pipe(Effect.tap(() => Effect.sync(() => {
-    done = true
-  })))
+  const once = (committing: Effect.Effect<void, StoreError | VerifyError>) =>
+    Effect.suspend(() => done ? Effect.void : committing).pipe(Effect.tap(() => Effect.sync(() => {
+      done = true
+    })))
+  ingest.commit = once(commit(home, ingest, path))
+  ingest.replaceBy = (file) => once(Effect.andThen(
+    Disk.call("rename into place", file, () => renameSync(file, whole)), publish(home, ingest, path)))
   return ingest
 })

@@ -84,14 +84,20 @@ const first = [
   `CREATE INDEX ingests_owner ON ingests (owner)`
 ]
 
+/**
+ * Images of Docker's old graph (kinds schema1 and v1): each is one layer on its parent, kept under its own ID with its JSON in
+ * `config`. checksum: the text its manifest gave as its layer's digest. parent_ref: Docker's `parent` file. layer_diff: its own
+ * layer, NULL if it has none; layer_size: the sum of that layer's header sizes.
+ */
+const second = ["checksum TEXT", "parent_ref TEXT", "layer_diff TEXT", "layer_size INTEGER"].map((column) => `ALTER TABLE images ADD COLUMN ${column}`)
+
 const third = [
   // Which endpoint answered when a tag was set; null where nobody was asked.
   `ALTER TABLE tag_log ADD COLUMN endpoint TEXT`,
   `CREATE INDEX tag_log_old ON tag_log (old_image)`
 ]
 
-// The second is kept free.
-const steps: ReadonlyArray<ReadonlyArray<string>> = [first, [], third]
+const steps: ReadonlyArray<ReadonlyArray<string>> = [first, second, third]
 
 /** The version of the database this code writes. */
 export const version = steps.length

@@ -82,7 +82,8 @@ const settleBlob = Effect.fnUntraced(function*(home: Shape, row: IngestRow) {
   const stat = yield* call("read", path, () => look(path))
   if (stat === undefined && row.digest !== null) return yield* adopt(home, row, row.digest)
   const now = yield* Clock.currentTimeMillis
-  if (stat !== undefined && stat.size > 0 && now - row.touched < Duration.toMillis(partialsKept)) return
+  // Bytes whose digest nobody knew are continued by nobody.
+  if (row.digest !== null && stat !== undefined && stat.size > 0 && now - row.touched < Duration.toMillis(partialsKept)) return
   if (yield* home.db.transaction(take(home, row.path))) yield* removeTaken(home, row.path)
 })
 

@@ -1,0 +1,81 @@
+import { Effect, Option, Schema } from "effect"
+import { createHash } from "node:crypto"
+import * as Digest from "../image/Digest.ts"
+import type { StoreError } from "./Disk.ts"
+import type { Home } from "./Home.ts"
+import { byManifest, type ImageLayer } from "./Images.ts"
+
+type Shape = Home["Service"]
+
+/** What an image is in Docker's old graph, where each is one layer on its parent. */
+export interface OldFacts {
+  /** 64 hexadecimal digits: the strong ID's, or the v1 ID it came with. */
+  readonly id: string
+  /** The image below in the graph. */
+  readonly parent: string | undefined
+  /** Its JSON, verbatim. */
+  readonly json: Uint8Array
+  /** The v1Compatibility text it came as, or was given. */
+  readonly compatibility?: string
+  /** What its manifest gave as its layer's digest, as text. */
+  readonly checksum?: string
+  /** The parent's ID, where its JSON's `parent_id` is valid and names another one (docker 1.9: the file `parent`). */
+  readonly parentRef?: string
+  /** Its own layer and the sum of that tar's header sizes; undefined if it has none. */
+  readonly layer: { readonly diffId: Digest.Digest; readonly size: number } | undefined
+}
+
+/** An image of the old graph, in the store. */
+export interface Node extends OldFacts {
+  readonly kind: "schema1" | "v1"
+  /** The manifest that was generated for it. */
+  readonly manifest: Digest.Digest
+  /** Its layers and those below, bottom first. */
+  readonly layers: ReadonlyArray<ImageLayer>
+  /** Bytes: the size of its own layer, 0 without one. */
+  readonly size: number
+}
+
+/** Its row in `images`, as far as it differs from other kinds'. */
+export const columns = ({ id, parent, json, compatibility, checksum, parentRef, layer }: OldFacts) => ({
+  id, config: json, config_digest: `sha256:${createHash("sha256").update(json).digest("hex")}`, config_type: "application/json",
+  parent: parent ?? null, compatibility: compatibility === undefined ? null : Buffer.from(compatibility), checksum: checksum ?? null,
+  parent_ref: parentRef ?? null, layer_diff: layer?.diffId ?? null, layer_size: layer?.size ?? 0
+})
+
+const Row = Schema.Struct({
+  id: Schema.String, kind: Schema.Literals(["schema1", "v1"]), parent: Schema.NullOr(Schema.String), config: Schema.Uint8Array,
+  compatibility: Schema.NullOr(Schema.Uint8Array), checksum: Schema.NullOr(Schema.String), parent_ref: Schema.NullOr(Schema.String),
+  layer_diff: Schema.NullOr(Digest.Digest), layer_size: Schema.NullOr(Schema.Int), manifest: Digest.Digest
+})
+
+/** The image of the old graph with this ID. */
+export const find = Effect.fn("Graph.node")(function*(home: Shape, id: string): Effect.fn.Return<Option.Option<Node>, StoreError> {
+  const { db } = home
+  const [row] = yield* db.rows(Row, db.sql`SELECT id, kind, parent, config, compatibility, checksum, parent_ref, layer_diff, layer_size, manifest
+    FROM images WHERE id = ${id} AND kind IN ('schema1', 'v1')`)
+  if (row === undefined) return Option.none()
+  const image = yield* byManifest(home, row.manifest)
+  const size = row.layer_size ?? 0
+  return Option.some<Node>({
+    id: row.id, kind: row.kind, parent: row.parent ?? undefined, json: row.config, manifest: row.manifest, size,
+    ...(row.compatibility === null ? {} : { compatibility: Buffer.from(row.compatibility).toString() }),
+    ...(row.checksum === null ? {} : { checksum: row.checksum }), ...(row.parent_ref === null ? {} : { parentRef: row.parent_ref }),
+    layer: row.layer_diff === null ? undefined : { diffId: row.layer_diff, size },
+    layers: Option.isSome(image) ? image.value.layers : []
+  })
+})
+
+const Id = Schema.Struct({ id: Schema.String })
+
+/** Whether any image has this ID. */
+export const exists = ({ db }: Shape, id: string) =>
+  Effect.map(db.rows(Id, db.sql`SELECT id FROM images WHERE id = ${id}`), (rows) => rows.length > 0)
+
+/** IDs of the images of the old graph whose parent this is. */
+export const children = ({ db }: Shape, id: string) =>
+  Effect.map(db.rows(Id, db.sql`SELECT id FROM images WHERE parent = ${id} ORDER BY id`), (rows) => rows.map(({ id }) => id))
+
+/** Keeps a v1Compatibility text. */
+export const setCompatibility = ({ db }: Shape, id: string, text: string) =>
+  db.run(db.sql`UPDATE images SET compatibility = ${Buffer.from(text)} WHERE id = ${id} AND kind IN ('schema1', 'v1')`)
