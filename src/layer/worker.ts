@@ -126,6 +126,7 @@ const isSystemError = (error: unknown): error is NodeJS.ErrnoException =>
 const faultOf = (error: unknown): JobFault => {
   if (error instanceof Stopped) return { kind: "stopped" }
   if (error instanceof Refused) return { kind: "refused", rule: error.rule, entry: error.entry }
+  if (error instanceof MetaDamaged) return { kind: "system", code: "EUCLEAN", syscall: "read", path: error.file, message: error.message }
   if (isSystemError(error)) {
     const { code = "EIO", syscall = "call", path = "", message } = error
     return { kind: "system", code, syscall, path: String(path), message }

@@ -1,9 +1,14 @@
-import { type Duration, Effect, Layer, Option } from "effect"
+import { Clock, type Duration, Effect, Layer, Option } from "effect"
+import * as Check from "../Check.ts"
 import { Workers } from "../layer/Workers.ts"
 import * as Format from "../progress/Format.ts"
+import { RegistryOptions } from "../registry/Endpoint.ts"
+import * as Repair from "../Repair.ts"
+import type { Finding } from "../store/Graph.ts"
 import { Collector } from "../store/upkeep/Collector.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
+import * as Run from "./Run.ts"
 import { table } from "./Table.ts"
 
 interface Flags {
@@ -17,6 +22,12 @@ interface GcFlags extends Flags {
   readonly olderThan: Option.Option<Duration.Duration>
   readonly keepPartials: Option.Option<number>
   readonly keepLast: number
+}
+
+interface CheckFlags extends Flags {
+  readonly repair: boolean
+  readonly quiet: boolean
+  readonly insecure: ReadonlyArray<string>
 }
 
 const inStore = (flags: Flags) => Effect.provide(Towline.layerStore({ store: flags.store }).pipe(Layer.provide(Workers.layer)))
@@ -54,4 +65,49 @@ export const du = Effect.fnUntraced(function*(flags: Flags) {
     [Format.printable(names[0] ?? "<untagged>"), id.slice(0, 12), Format.bytes(blobs), Format.bytes(layers), Format.bytes(unique), Format.bytes(shared)])
   yield* Cli.print(table(totals))
   if (images.length > 0) yield* Cli.print(`\n${table([["IMAGE", "ID", "BLOBS", "LAYERS", "UNIQUE", "SHARED"], ...images])}`)
+})
+
+/** Shows how far a check is on stderr: one line that is written over on a terminal, else one every five seconds. */
+const progressOf = (quiet: boolean): Check.CheckOptions => {
+  if (quiet) return {}
+  const terminal = process.stderr.isTTY
+  let next = 0
+  const progress = Effect.fnUntraced(function*({ done, total, what }: Check.CheckProgress) {
+    const now = yield* Clock.currentTimeMillis
+    const end = done === total
+    if (now < next && !(terminal && end)) return
+    if (!terminal && next === 0) {
+      next = now + 5000
+      return
+    }
+    next = now + (terminal ? 100 : 5000)
+    const line = `${what} ${done} of ${total}`
+    yield* Effect.sync(() => { process.stderr.write(terminal ? `\r\u001b[K${end ? "" : line}` : `${line}\n`) })
+  })
+  return { progress }
+}
+
+const line = ({ detail, kind, subject }: Finding) => `${kind}  ${Format.printable(subject)}  ${Format.printable(detail)}`
+
+/** Looks for damage, and mends it if that is asked for; what is still wrong then is exit code 6. */
+export const check = Effect.fnUntraced(function*(flags: CheckFlags) {
+  const options = progressOf(flags.quiet)
+  const failed = Effect.fail(new Run.Failed(Run.exitCodes.refused))
+  if (flags.repair) {
+    const settings = Layer.effect(RegistryOptions, Effect.map(RegistryOptions, (options) => ({ ...options, insecure: flags.insecure })))
+    const { actions, left } = yield* Repair.repair(options).pipe(Effect.provide(Towline.layer({ store: flags.store }).pipe(Layer.provideMerge(settings))))
+    if (flags.json) yield* Cli.print(JSON.stringify({ actions, left }))
+    else {
+      const lines = [
+        ...actions.map(({ detail, finding, outcome }) => `${outcome.padEnd(11)} ${finding.kind}  ${Format.printable(finding.blob ?? finding.subject)}  ${Format.printable(detail)}`),
+        ...left.map(line)
+      ]
+      yield* Cli.print([...lines, left.length === 0 ? actions.length === 0 ? "no damage found" : "no damage left" : `${many(left.length, "finding")} left`].join("\n"))
+    }
+    return yield* left.length > 0 ? failed : Effect.void
+  }
+  const findings = yield* Check.check(options).pipe(Effect.provide(Towline.layerStore({ store: flags.store }).pipe(Layer.provideMerge(Workers.layer))))
+  if (flags.json) yield* Cli.print(JSON.stringify(findings))
+  else yield* Cli.print(findings.length === 0 ? "no damage found" : findings.map(line).join("\n"))
+  if (findings.length > 0) return yield* failed
 })

@@ -21,9 +21,19 @@ const rm = Command.make("rm", { ...flags, names }, (flags) => Effect.flatMap(ver
   Command.withDescription("Remove tags, and images with their last tag"),
   Command.withExamples([{ command: "graph rm debian:12", description: "Remove the tag, and what only it needed" }]))
 
-const check = Command.make("check", flags, (flags) => Effect.flatMap(verbs, ({ check }) => check(flags))).pipe(
-  Command.withDescription("Hash every blob again and look for what has no partner; exit code 6 if something is wrong"),
-  Command.withExamples([{ command: "graph check", description: "Say whether the store is sound" }]))
+const check = Command.make("check", {
+  ...flags,
+  repair: Flag.Boolean("repair").pipe(
+    Flag.withDescription("Fetch damaged blobs again and unpack damaged layers again; what cannot be mended goes to the store's folder quarantine"),
+    Flag.withoutNegation, Flag.withDefault(false)),
+  quiet: Flag.Boolean("quiet").pipe(Flag.withAlias("q"), Flag.withDescription("No progress"), Flag.withoutNegation, Flag.withDefault(false)),
+  insecure: Flag.String("insecure").pipe(Flag.withDescription("A host[:port] that --repair may ask over plain HTTP (may be repeated)"), Flag.withMetavar("HOST"), Flag.atLeast(0))
+}, (flags) => Effect.flatMap(upkeep, ({ check }) => check(flags))).pipe(
+  Command.withDescription("Hash every blob again, compare every unpacked layer with its blob, and look for what has no partner; exit code 6 if something is wrong"),
+  Command.withExamples([
+    { command: "graph check", description: "Say whether the store is sound" },
+    { command: "graph check --repair", description: "And mend what is not" }
+  ]))
 
 const gc = Command.make("gc", {
   ...flags,
