@@ -35,7 +35,7 @@ export interface Made {
 /** Whether jobs may use native calls: koffi, and the native inflate handle. */
 export const Native = Context.Reference<boolean>("Layers/Native", { defaultValue: () => true })
 
-const words: Partial<Record<Job["kind"], string>> = { unpack: "unpack a layer to", merge: "assemble a root file system in", remove: "remove", compare: "compare a layer in", hash: "read" }
+const words: Partial<Record<Job["kind"], string>> = { unpack: "unpack a layer to", merge: "assemble a root file system in", remove: "remove", compare: "compare a layer in", hash: "read", inflate: "inflate an archive to" }
 
 /** A system call's refusal in a worker, as the store's own error. */
 const storeError = (kind: Job["kind"]) => ({ code, detail, path, syscall }: SystemFault) =>

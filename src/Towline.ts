@@ -6,6 +6,7 @@ import { Layers, perform } from "./Layers.ts"
 import { Credentials } from "./registry/Credentials.ts"
 import { Registry } from "./registry/Registry.ts"
 import { Transport } from "./registry/Transport.ts"
+import { V1Registry } from "./registry/V1Registry.ts"
 import * as Store from "./store/Store.ts"
 
 /** What the whole is made from. */
@@ -30,7 +31,7 @@ export const layerStore = (options: TowlineOptions) => {
 
 /** The whole: a store, a registry client, the workers, and what shares their work. Needs a FileSystem for the credentials file. */
 export const layer = (options: TowlineOptions) => {
-  const registry = Registry.layer.pipe(Layer.provide(Layer.mergeAll(Transport.layer, Credentials.layer)))
+  const registry = Layer.merge(Registry.layer, V1Registry.layer).pipe(Layer.provide(Layer.mergeAll(Transport.layer, Credentials.layer)))
   const base = Layer.mergeAll(layerStore(options), registry).pipe(Layer.provideMerge(Workers.layer))
   return Layers.layer.pipe(Layer.provideMerge(Download.Downloads.layer), Layer.provideMerge(base))
 }

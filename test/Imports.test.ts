@@ -12,9 +12,15 @@ const folder = (file: string) => file.split("/").length > 2 ? file.split("/")[1]
 /** What each folder may import of ours besides itself (the design's arrows). */
 const arrows: Readonly<Record<string, ReadonlyArray<string>>> = {
   image: [], registry: ["image"], layer: ["image"], store: ["image"], progress: ["image"],
-  testing: ["image", "layer"], top: ["image", "registry", "layer", "store", "progress"],
-  main: ["image", "registry", "layer", "store", "progress", "top"]
+  // An archive is a tar file that is read in place: the layers' tar reader reads its headers.
+  archive: ["image", "layer"],
+  testing: ["image", "layer"], top: ["image", "registry", "layer", "store", "progress", "archive"],
+  main: ["image", "registry", "layer", "store", "progress", "archive", "top"]
 }
+
+/** What each folder inside src/layer may import of the others; beside them are the worker and what all of them use. */
+const inLayer: Readonly<Record<string, ReadonlyArray<string>>> = { tar: [], inflate: [], tree: [], apply: ["tar", "tree"], merge: ["apply", "tree"] }
+const topic = (file: string) => /^src\/layer\/([^/]+)\//.exec(file)?.[1]
 
 describe("imports", () => {
   it("finds the sources", () => assert.isAbove(files.length, 30))
@@ -23,14 +29,16 @@ describe("imports", () => {
       const from = folder(file)
       for (const target of ours(file).filter((target) => target.startsWith("src/"))) {
         assert.isTrue(folder(target) === from || (arrows[from] ?? []).includes(folder(target)), `${file} imports ${target}`)
+        const [own, theirs] = [topic(file), topic(target)]
+        if (own !== undefined && theirs !== undefined) assert.isTrue(own === theirs || (inLayer[own] ?? []).includes(theirs), `${file} imports ${target}`)
       }
       const foreign = imports(file).filter((name) => !name.startsWith("."))
       if (from === "image") assert.deepStrictEqual(foreign.filter((name) => name.startsWith("node:")), [], "portable")
       if (from !== "testing" && file !== "src/registry/Transport.ts") {
         assert.deepStrictEqual(foreign.filter((name) => /^(effect\/http|undici|node:(http|https|net|tls)|@effect\/platform-node\/(NodeHttpClient|Undici))$/.test(name)), [], "HTTP is Transport's")
       }
-      if (!["layer", "store", "testing", "main"].includes(from)) {
-        assert.deepStrictEqual(foreign.filter((name) => name === "node:fs" || name === "fs"), [], "files are the store's and the layer's")
+      if (!["archive", "layer", "store", "testing", "main"].includes(from)) {
+        assert.deepStrictEqual(foreign.filter((name) => name === "node:fs" || name === "fs"), [], "files are the store's, the layer's and the archive's")
       }
       assert.notInclude(foreign, "@effect/platform-node", "its barrel is slow to load")
     })

@@ -1,4 +1,4 @@
-import type { ApplySummary } from "./Apply.ts"
+import type { ApplySummary } from "./apply/Apply.ts"
 import type { Comparison } from "./Sums.ts"
 
 /** Unpack a layer: follow the file `fd` up to `size` bytes as `control` allows, into `folder`/fs and `folder`/meta. */
@@ -47,8 +47,19 @@ export interface HashJob {
   readonly algorithm: string
 }
 
+/** Inflate the tar archive in the first `size` bytes of the file `fd`, at most to `limit` bytes, into the empty file `into`. */
+export interface InflateJob {
+  readonly kind: "inflate"
+  /** Descriptors of this process; their owner keeps them open until the job has ended. */
+  readonly fd: number
+  readonly size: number
+  readonly into: number
+  readonly limit: number
+  readonly native: boolean
+}
+
 /** What a worker can be asked. */
-export type Job = UnpackJob | MergeJob | RemoveJob | CompareJob | HashJob
+export type Job = UnpackJob | MergeJob | RemoveJob | InflateJob | CompareJob | HashJob
 
 /** What applying could not set on this host. */
 export type Unset = ApplySummary["unset"]
@@ -68,6 +79,7 @@ export interface Answers {
   readonly remove: { readonly removed: true }
   readonly compare: Comparison & Pick<Unpacked, "entries" | "size">
   readonly hash: { readonly hex: string }
+  readonly inflate: { readonly size: number }
 }
 
 /** How a job can end badly: refused content, a refusing disk, a request to stop, or a bug of ours. */

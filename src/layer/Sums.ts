@@ -1,10 +1,10 @@
 import { createHash } from "node:crypto"
 import { type BigIntStats, chmodSync, closeSync, constants, lstatSync, openSync, readFileSync, readlinkSync, readSync, writeSync } from "node:fs"
-import { deviceOf, metadataOf } from "./Copy.ts"
+import { deviceOf, metadataOf } from "./merge/Copy.ts"
 import { printable } from "./Fault.ts"
-import { entersAll, LayerSource, list } from "./LayerSource.ts"
-import * as Meta from "./Meta.ts"
-import * as Name from "./Name.ts"
+import { entersAll, LayerSource, list } from "./merge/LayerSource.ts"
+import * as Meta from "./apply/Meta.ts"
+import * as Name from "./tree/Name.ts"
 import { codeOf, type Syscalls, type SystemPath } from "./Syscalls.ts"
 
 /**

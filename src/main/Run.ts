@@ -10,7 +10,8 @@ const codeOfTag: Readonly<Record<string, number>> = {
   Unauthorized: exitCodes.unauthorized, CredentialsError: exitCodes.unauthorized,
   NetworkError: exitCodes.network,
   AnswerRefused: exitCodes.refused, ManifestRefused: exitCodes.refused, VerifyError: exitCodes.refused, LayerRefused: exitCodes.refused,
-  StoreError: exitCodes.local, OutputError: exitCodes.local
+  ArchiveRefused: exitCodes.refused,
+  ArchiveUnreadable: exitCodes.local, StoreError: exitCodes.local, OutputError: exitCodes.local
 }
 
 const tagOf = (error: unknown): string | undefined =>

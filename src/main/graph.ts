@@ -26,7 +26,7 @@ const check = Command.make("check", {
   repair: Flag.Boolean("repair").pipe(
     Flag.withDescription("Fetch damaged blobs again and unpack damaged layers again; what cannot be mended goes to the store's folder quarantine"),
     Flag.withoutNegation, Flag.withDefault(false)),
-  quiet: Flag.Boolean("quiet").pipe(Flag.withAlias("q"), Flag.withDescription("No progress"), Flag.withoutNegation, Flag.withDefault(false)),
+  quiet: Cli.quiet,
   insecure: Flag.String("insecure").pipe(Flag.withDescription("A host[:port] that --repair may ask over plain HTTP (may be repeated)"), Flag.withMetavar("HOST"), Flag.atLeast(0))
 }, (flags) => Effect.flatMap(upkeep, ({ check }) => check(flags))).pipe(
   Command.withDescription("Hash every blob again, compare every unpacked layer with its blob, and look for what has no partner; exit code 6 if something is wrong"),
@@ -55,7 +55,35 @@ const du = Command.make("du", flags, (flags) => Effect.flatMap(upkeep, ({ du }) 
   Command.withDescription("Show what the store takes: blobs, unpacked layers, partial blobs; by image, unique and shared"),
   Command.withExamples([{ command: "graph du", description: "What each image takes, and what gc would free" }]))
 
+const load = Command.make("load", {
+  ...flags,
+  file: Argument.String("file").pipe(Argument.withDescription("An archive, the folder of an OCI layout, or - for an archive on standard input")),
+  platform: Flag.String("platform").pipe(
+    Flag.withDescription("os/arch[/variant] to choose of an image for several (default: this host's)"), Flag.withMetavar("OS/ARCH"), Flag.optional),
+  unpack: Flag.Boolean("unpack").pipe(Flag.withDescription("Unpack the layers into the store (default: yes)"), Flag.withDefault(true)),
+  durability: Cli.durability, progress: Cli.progress, quiet: Cli.quiet
+}, (flags) => Effect.flatMap(Effect.promise(() => import("./LoadCommand.ts")), ({ load }) => load(flags))).pipe(
+  Command.withDescription("Load the images of an archive: what docker save and podman save write, of any age, or an OCI layout; plain or compressed"),
+  Command.withExamples([
+    { command: "graph load app.tar.gz", description: "Load what docker save wrote" },
+    { command: "ssh host docker save app:1 | graph load -", description: "Load an archive as it comes" },
+    { command: "graph load ./layout", description: "Load an OCI layout" }
+  ]))
+
+const save = Command.make("save", {
+  store: Cli.store, names,
+  output: Flag.String("output").pipe(Flag.withAlias("o"), Flag.withDescription("The file to write (default: stdout)"), Flag.withMetavar("FILE"), Flag.optional),
+  format: Flag.Literals("format", ["docker-archive", "oci-archive"]).pipe(
+    Flag.withDescription("docker-archive: what docker, podman and skopeo load, and a layout that keeps digests; oci-archive: an OCI layout alone (default: docker-archive)"),
+    Flag.withDefault("docker-archive"))
+}, (flags) => Effect.flatMap(Effect.promise(() => import("./SaveCommand.ts")), ({ save }) => save(flags))).pipe(
+  Command.withDescription("Write images as an archive that graph load, docker load, podman load and skopeo read"),
+  Command.withExamples([
+    { command: "graph save debian:12 -o debian.tar", description: "Write an image to a file" },
+    { command: "graph save debian:12 | ssh host docker load", description: "Send an image to another machine's Docker" }
+  ]))
+
 Cli.main(Command.make("graph").pipe(
   Command.withDescription("Look at and change the local image graph."),
-  Command.withSubcommands([ls, show, rm, check, gc, du])
+  Command.withSubcommands([ls, show, rm, load, save, check, gc, du])
 ), version)

@@ -14,12 +14,12 @@ const command = Command.make("pull", {
   unpack: Flag.Boolean("unpack").pipe(Flag.withDescription("Unpack the layers into the store (default: yes, unless --rootfs is given)"), Flag.optional),
   link: Flag.Literals("link", ["auto", "reflink", "copy"]).pipe(
     Flag.withDescription("How files of stored layers get into the root file system (default: auto, reflink where possible, else copy)"), Flag.withDefault("auto")),
-  outputs: Flag.String("output").pipe(Flag.withDescription("Also write the image as an OCI layout: oci:DIR (may be repeated)"), Flag.withMetavar("KIND:PATH"), Flag.atLeast(0)),
+  outputs: Flag.String("output").pipe(Flag.withDescription("Also write the image: oci:DIR, oci-archive:FILE or docker-archive:FILE (may be repeated)"), Flag.withMetavar("KIND:PATH"), Flag.atLeast(0)),
   insecure: Flag.String("insecure").pipe(Flag.withDescription("A host[:port] that may be asked over plain HTTP (may be repeated)"), Flag.withMetavar("HOST"), Flag.atLeast(0)),
   durability: Flag.Literals("durability", ["safe", "fast"]).pipe(
     Flag.withDescription("safe: unpacked files outlive a power loss; fast: do not wait for them (default: safe)"), Flag.withDefault("safe")),
-  progress: Flag.Literals("progress", ["auto", "tty", "plain", "json", "events", "quiet"]).pipe(
-    Flag.withDescription("How progress is shown on stderr; json: as Docker's API; events: one event a line (default: auto)"), Flag.withDefault("auto")),
+  progress: Flag.Literals("progress", ["auto", "tty", "plain", "json", "docker-1.9", "events", "quiet"]).pipe(
+    Flag.withDescription("How progress is shown on stderr; json: the lines of Docker's API; docker-1.9: its stream in Docker 1.9.1, byte for byte; events: one event a line (default: auto)"), Flag.withDefault("auto")),
   quiet: Flag.Boolean("quiet").pipe(Flag.withAlias("q"), Flag.withDescription("No progress; print the digest alone"), Flag.withoutNegation, Flag.withDefault(false)),
   json: Cli.json
 }, (flags) => Effect.flatMap(Effect.promise(() => import("./PullCommand.ts")), ({ pull }) => pull(flags))).pipe(

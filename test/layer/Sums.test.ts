@@ -3,10 +3,10 @@ import { Effect, Schema } from "effect"
 import { spawnSync } from "node:child_process"
 import { chmodSync, linkSync, lutimesSync, mkdirSync, readFileSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { MetaDamaged } from "../../src/layer/Meta.ts"
+import { MetaDamaged } from "../../src/layer/apply/Meta.ts"
 import * as Sums from "../../src/layer/Sums.ts"
 import * as Syscalls from "../../src/layer/Syscalls.ts"
-import { applied, device, dir, file, inTemp, type Item, link, privileged, symlink } from "./Entries.ts"
+import { applied, device, dir, file, inTemp, type Item, link, privileged, symlink } from "./apply/Entries.ts"
 
 const syscalls = Syscalls.load()
 const options = { syscalls, stop: () => {} }
@@ -53,7 +53,7 @@ describe("Sums", () => {
     assert.deepStrictEqual(compared(should, plain), [], "without native calls what is not on disk is in the journal")
     if (!privileged) return
     chmodSync(folder, 0o777)
-    const script = join(import.meta.dirname, "AsUser.ts")
+    const script = join(import.meta.dirname, "apply", "AsUser.ts")
     for (const native of ["native", "plain"] as const) {
       const { stderr } = spawnSync(process.execPath, ["--no-warnings", script, join(folder, `user-${native}`), native, JSON.stringify(items)], { encoding: "utf8" })
       assert.strictEqual(stderr, "")

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { closeSync, lstatSync, openSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Syscalls from "../../src/layer/Syscalls.ts"
-import { descriptors, inTemp, privileged, thrown } from "./Entries.ts"
+import { descriptors, inTemp, privileged, thrown } from "./apply/Entries.ts"
 
 const native = Syscalls.load()
 const plain = Syscalls.load({ native: false })

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { chmodSync, lchownSync, linkSync, lutimesSync, mkdirSync, mkdtempSync, renameSync, symlinkSync, truncateSync, unlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { removeTree } from "../../src/layer/Remove.ts"
+import { removeTree } from "../../src/layer/tree/Remove.ts"
 import * as Syscalls from "../../src/layer/Syscalls.ts"
 import { diff, type TreeField, walk } from "../../src/testing/Tree.ts"
 

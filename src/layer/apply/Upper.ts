@@ -1,0 +1,131 @@
+import { closeSync, constants, fstatSync, lstatSync, mkdirSync, openSync, unlinkSync } from "node:fs"
+import type { Born, Metadata } from "./Attributes.ts"
+import { Refused } from "../Fault.ts"
+import { Folders } from "./Folders.ts"
+import * as Meta from "./Meta.ts"
+import * as Name from "../tree/Name.ts"
+import { type Place, Root } from "../tree/Root.ts"
+import { codeOf, relocate } from "../Syscalls.ts"
+
+/** To make a file that is not there. */
+export const create = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
+
+/** One layer's folder, its journal and its folders' metadata, which stay in step whatever replaces what. */
+export class Upper {
+  readonly root: Root
+  readonly journal = new Meta.Journal()
+  readonly folders = new Folders()
+  /** How new files come into being in it. */
+  readonly born: Born
+  private readonly stop: () => void
+  private readonly implied: Metadata
+  private readonly imply = (place: Place) => this.makeImplied(place)
+  private memory: number
+
+  /** `memory`: bytes for what is remembered of folders, whiteouts and links. */
+  constructor(path: string, options: { readonly stop: () => void; readonly memory: number }) {
+    this.stop = options.stop
+    this.memory = options.memory
+    this.root = new Root(path)
+    try {
+      this.born = probe(this.root)
+    } catch (error) {
+      this.root.close()
+      throw relocate(error, path)
+    }
+    this.implied = { mode: 0o755, uid: this.born.uid, gid: this.born.gid, mtimeSeconds: 0, mtimeNanos: 0, xattrs: [] }
+    this.journal.addImplied("")
+    this.folders.add("", this.implied)
+  }
+
+  /** Where an entry goes; parents without an entry are made as implied folders. */
+  locate(name: Name.Name): Place {
+    return this.root.locate(name, this.imply)
+  }
+
+  /** A folder with an entry: what is there stays if it is one. */
+  folder(place: Place, metadata: Metadata): void {
+    const { name } = place
+    if (this.folders.has(name)) {
+      this.journal.declared(name)
+      return this.folders.update(name, metadata)
+    }
+    if (this.journal.isGhost(name) || !this.makeFolder(place)) {
+      this.clear(place)
+      mkdirSync(place.path, 0o700)
+      // What this layer had there before has replaced what lower layers have, which must not come back into this folder.
+      this.journal.addWhiteout(name)
+    }
+    this.folders.add(this.remember(name), metadata)
+  }
+
+  /** Runs `make` for a place where nothing is left. */
+  fresh<A>(place: Place, make: () => A): A {
+    this.journal.dropped(place.name)
+    try {
+      return this.root.withRoom(place.folder, make)
+    } catch (error) {
+      if (codeOf(error) !== "EEXIST") throw error
+    }
+    this.remove(place)
+    return make()
+  }
+
+  /** Removes what this layer has at a place, on disk or in the journal, if anything. */
+  clear(place: Place): void {
+    if (lstatSync(place.path, { throwIfNoEntry: false }) === undefined) this.journal.dropped(place.name)
+    else this.remove(place)
+  }
+
+  private remove(place: Place): void {
+    this.journal.dropped(place.name)
+    this.root.remove(place, (name) => {
+      this.stop()
+      this.journal.dropped(name)
+      this.folders.delete(name)
+    })
+  }
+
+  private makeImplied(place: Place): void {
+    if (this.journal.isGhost(place.name)) throw new Refused("a parent is not a folder", Name.bytes(place.name))
+    mkdirSync(place.path, 0o700)
+    this.journal.addImplied(this.remember(place.name))
+    this.folders.add(place.name, this.implied)
+  }
+
+  /** Makes the folder; false if something is there. */
+  private makeFolder(place: Place): boolean {
+    try {
+      mkdirSync(place.path, 0o700)
+      return true
+    } catch (error) {
+      if (codeOf(error) === "EEXIST") return false
+      throw error
+    }
+  }
+
+  /** Takes the memory for a name, or refuses the layer. */
+  remember(name: Name.Name): Name.Name {
+    this.memory -= name.length + 150
+    if (this.memory < 0) throw new Refused("the layer has more folders, whiteouts and links than fit into memory", Name.bytes(name))
+    return name
+  }
+
+  /** Records what could not be set. */
+  note(name: Name.Name, unset: Meta.Unset | undefined): void {
+    if (unset !== undefined) this.journal.addUnset(name, unset)
+  }
+}
+
+/** What a new file is like here: umask, set-group-ID folders, mount options and access control lists all have a say. */
+const probe = (root: Root): Born => {
+  const path = `${root.top.prefix}.probe`
+  const fd = openSync(path, create, 0o777)
+  try {
+    const { uid, gid, mode } = fstatSync(fd)
+    return { uid, gid, cut: ~mode & 0o777 }
+  } finally {
+    closeSync(fd)
+    unlinkSync(path)
+  }
+}

@@ -1,0 +1,346 @@
+import { Refused } from "../Fault.ts"
+import type { Sink } from "./Decoder.ts"
+
+/** Damage, of whatever kind: what it looks like depends on where it is. */
+export const damaged = (): Refused => new Refused("the xz stream is damaged")
+
+// Where each model's probabilities are in one table; lengths are two tables of `lengthSize` each.
+const isMatch = 0
+const isRep = 192
+const isRepG0 = 204
+const isRepG1 = 216
+const isRepG2 = 228
+const isRep0Long = 240
+const slots = 432
+const special = 688
+const align = 803
+const lengths = 819
+const repLengths = 1333
+const literals = 1847
+const tableSize = literals + (0x300 << 4)
+/** Bytes below which a dictionary is not made, so that the sink gets more at a time; and those from which it has its whole size. */
+const smallest = 1 << 16
+const middling = 1 << 23
+
+/**
+ * Decodes the LZMA of LZMA2 chunks into a dictionary, which the sink sees as it is filled. A chunk comes whole (64 KiB at
+ * most). The dictionary has memory only where something was written: it costs what the stream is long, up to its size.
+ */
+export class Lzma {
+  private readonly sink: Sink
+  private ring: Uint8Array
+  private readonly size: number
+  private readonly window: number
+  private pos = 0
+  /** From where the sink has not seen it, and how many bytes a match may reach back. */
+  private unseen = 0
+  private full = 0
+  private readonly probs = new Uint16Array(tableSize)
+  private state = 0
+  private readonly reps = new Int32Array(4)
+  private lc = 0
+  private lpMask = 0
+  private pbMask = 0
+  /** The range coder: range, code, and its place in the input. */
+  private readonly coder = new Int32Array(3)
+  private input: Uint8Array = new Uint8Array(0)
+  private end = 0
+
+  /** `window`: bytes of the dictionary. */
+  constructor(window: number, sink: Sink) {
+    this.window = window
+    this.size = Math.max(window, smallest)
+    this.ring = new Uint8Array(smallest)
+    this.sink = sink
+  }
+
+  /** Forgets what came before. */
+  resetDictionary(): void {
+    this.flush()
+    this.pos = this.unseen = this.full = 0
+  }
+
+  /** Forgets what the probabilities have learned. */
+  resetState(): void {
+    this.state = 0
+    this.reps.fill(0)
+    this.probs.fill(1024)
+  }
+
+  /** Takes a byte of properties: literal context and position bits. */
+  setProperties(byte: number): void {
+    const [lc, lp, pb] = [byte % 9, Math.floor(byte / 9) % 5, Math.floor(byte / 45)]
+    if (pb > 4 || lc + lp > 4) throw damaged()
+    this.lc = lc
+    this.lpMask = (1 << lp) - 1
+    this.pbMask = (1 << pb) - 1
+  }
+
+  /** Takes bytes that are stored as they are. */
+  copy(bytes: Uint8Array): void {
+    this.reserve(bytes.byteLength)
+    for (let from = 0; from < bytes.byteLength;) {
+      const length = Math.min(bytes.byteLength - from, this.ring.byteLength - this.pos)
+      this.ring.set(bytes.subarray(from, from + length), this.pos)
+      from += length
+      this.advance(length)
+    }
+    this.flush()
+  }
+
+  /** Decodes a chunk, which makes exactly `size` bytes of exactly `bytes`. */
+  decode(bytes: Uint8Array, size: number): void {
+    if (bytes.byteLength < 5 || bytes[0] !== 0) throw damaged()
+    this.reserve(size)
+    this.input = bytes
+    this.end = bytes.byteLength
+    const [, a = 0, b = 0, c = 0, d = 0] = bytes
+    this.coder[0] = -1
+    this.coder[1] = (a << 24) | (b << 16) | (c << 8) | d
+    this.coder[2] = 5
+    for (let left = size; left > 0;) left -= this.run(Math.min(left, this.ring.byteLength - this.pos), left)
+    this.normalize()
+    if (this.coder[1] !== 0 || this.coder[2] !== this.end) throw damaged()
+    this.flush()
+  }
+
+  /** Makes the ring larger, up to its whole size, if so many bytes more would fill it. Untouched memory of a large one costs nothing. */
+  private reserve(bytes: number): void {
+    const wanted = this.pos + bytes
+    if (wanted < this.ring.byteLength || this.ring.byteLength === this.size) return
+    const larger = new Uint8Array(wanted > middling ? this.size : Math.min(this.size, Math.max(wanted + 1, this.ring.byteLength * 2)))
+    larger.set(this.ring.subarray(0, this.pos))
+    this.ring = larger
+  }
+
+  private advance(length: number): void {
+    this.pos += length
+    this.full = Math.min(this.full + length, this.window)
+    if (this.pos === this.ring.byteLength) {
+      this.flush()
+      this.pos = this.unseen = 0
+    }
+  }
+
+  private flush(): void {
+    if (this.pos > this.unseen) this.sink(this.ring.subarray(this.unseen, this.pos))
+    this.unseen = this.pos
+  }
+
+  /** Decodes symbols until the ring's end is reached, or `room` bytes; a match may go over the ring's end, up to `left`. */
+  private run(room: number, left: number): number {
+    const { ring, window, probs, coder, input, end, reps, lc, lpMask, pbMask } = this
+    const size = ring.byteLength
+    let done = 0
+    let pos = this.pos
+    let full = this.full
+    let state = this.state
+    let previous = full === 0 ? 0 : ring[pos === 0 ? size - 1 : pos - 1] ?? 0
+    let [range = 0, code = 0, at = 0] = coder
+    while (done < room) {
+      if (at > end) throw damaged()
+      const posState = pos & pbMask
+      // The bit that most symbols begin with, and literals, are decoded in line: they are most of the work.
+      let index = isMatch + (state << 4) + posState
+      let prob = probs[index] ?? 0
+      if (range >>> 0 < 0x1000000) { range <<= 8; code = (code << 8) | (input[at++] ?? 0) }
+      let bound = Math.imul(range >>> 11, prob)
+      if (code >>> 0 < bound >>> 0) {
+        range = bound
+        probs[index] = prob + ((2048 - prob) >> 5)
+        const base = literals + 0x300 * (((pos & lpMask) << lc) + (previous >> (8 - lc)))
+        let symbol = 1
+        if (state >= 7) {
+          const back = pos - (reps[0] ?? 0) - 1
+          let match = (ring[back < 0 ? back + size : back] ?? 0) << 1
+          let offset = 0x100
+          while (symbol < 0x100) {
+            const bit = match & offset
+            match <<= 1
+            index = base + offset + bit + symbol
+            prob = probs[index] ?? 0
+            if (range >>> 0 < 0x1000000) { range <<= 8; code = (code << 8) | (input[at++] ?? 0) }
+            bound = Math.imul(range >>> 11, prob)
+            if (code >>> 0 < bound >>> 0) {
+              range = bound
+              probs[index] = prob + ((2048 - prob) >> 5)
+              symbol <<= 1
+              offset &= ~bit
+            } else {
+              range = (range - bound) | 0
+              code = (code - bound) | 0
+              probs[index] = prob - (prob >> 5)
+              symbol = (symbol << 1) | 1
+              offset &= bit
+            }
+          }
+        } else {
+          while (symbol < 0x100) {
+            index = base + symbol
+            prob = probs[index] ?? 0
+            if (range >>> 0 < 0x1000000) { range <<= 8; code = (code << 8) | (input[at++] ?? 0) }
+            bound = Math.imul(range >>> 11, prob)
+            if (code >>> 0 < bound >>> 0) {
+              range = bound
+              probs[index] = prob + ((2048 - prob) >> 5)
+              symbol <<= 1
+            } else {
+              range = (range - bound) | 0
+              code = (code - bound) | 0
+              probs[index] = prob - (prob >> 5)
+              symbol = (symbol << 1) | 1
+            }
+          }
+        }
+        ring[pos++] = previous = symbol & 0xff
+        if (full < window) full++
+        done++
+        state = state < 4 ? 0 : state < 10 ? state - 3 : state - 6
+        continue
+      }
+      range = (range - bound) | 0
+      code = (code - bound) | 0
+      probs[index] = prob - (prob >> 5)
+      coder[0] = range
+      coder[1] = code
+      coder[2] = at
+      let length = this.match(state, posState)
+      range = coder[0] ?? 0
+      code = coder[1] ?? 0
+      at = coder[2] ?? 0
+      state = this.state
+      const distance = reps[0] ?? 0
+      if (distance >>> 0 >= full || length > left - done) throw damaged()
+      done += length
+      full = Math.min(full + length, window)
+      let from = pos - distance - 1
+      if (from < 0) from += size
+      while (length-- > 0) {
+        ring[pos++] = ring[from++] ?? 0
+        if (from === size) from = 0
+        if (pos < size) continue
+        this.pos = pos
+        this.flush()
+        pos = this.pos = this.unseen = 0
+      }
+      previous = ring[pos === 0 ? size - 1 : pos - 1] ?? 0
+    }
+    coder[0] = range
+    coder[1] = code
+    coder[2] = at
+    this.state = state
+    this.pos = pos
+    this.full = full
+    if (pos === size) {
+      this.flush()
+      this.pos = this.unseen = 0
+    }
+    return done
+  }
+
+  /** Decodes a match: its distance into `reps`, its length returned. */
+  private match(state: number, posState: number): number {
+    const { reps } = this
+    if (this.bit(isRep + state) === 0) {
+      reps.copyWithin(1, 0, 3)
+      const length = this.length(lengths, posState)
+      reps[0] = this.distance(length)
+      this.state = state < 7 ? 7 : 10
+      return length
+    }
+    if (this.bit(isRepG0 + state) === 0) {
+      if (this.bit(isRep0Long + (state << 4) + posState) === 0) {
+        this.state = state < 7 ? 9 : 11
+        return 1
+      }
+    } else if (this.bit(isRepG1 + state) === 0) this.recall(1)
+    else this.recall(this.bit(isRepG2 + state) === 0 ? 2 : 3)
+    this.state = state < 7 ? 8 : 11
+    return this.length(repLengths, posState)
+  }
+
+  /** Moves an earlier distance to the front. */
+  private recall(n: number): void {
+    const { reps } = this
+    const distance = reps[n] ?? 0
+    reps.copyWithin(1, 0, n)
+    reps[0] = distance
+  }
+
+  private length(at: number, posState: number): number {
+    if (this.bit(at) === 0) return 2 + this.tree(at + 2 + (posState << 3), 3)
+    if (this.bit(at + 1) === 0) return 10 + this.tree(at + 130 + (posState << 3), 3)
+    return 18 + this.tree(at + 258, 8)
+  }
+
+  private distance(length: number): number {
+    const slot = this.tree(slots + (Math.min(length - 2, 3) << 6), 6)
+    if (slot < 4) return slot
+    const bits = (slot >> 1) - 1
+    const base = (2 | (slot & 1)) << bits
+    if (slot < 14) return base + this.reverse(special + base - slot, bits)
+    const high = this.direct(bits - 4) << 4
+    return (base + high + this.reverse(align, 4)) | 0
+  }
+
+  private tree(at: number, bits: number): number {
+    let symbol = 1
+    for (let n = 0; n < bits; n++) symbol = (symbol << 1) | this.bit(at + symbol)
+    return symbol - (1 << bits)
+  }
+
+  private reverse(at: number, bits: number): number {
+    let symbol = 1
+    let value = 0
+    for (let n = 0; n < bits; n++) {
+      const bit = this.bit(at + symbol)
+      symbol = (symbol << 1) | bit
+      value |= bit << n
+    }
+    return value
+  }
+
+  private direct(bits: number): number {
+    const { coder } = this
+    let value = 0
+    for (let n = 0; n < bits; n++) {
+      this.normalize()
+      const range = (coder[0] ?? 0) >>> 1
+      const code = (coder[1] ?? 0) >>> 0
+      coder[0] = range
+      if (code >= range) {
+        coder[1] = code - range
+        value = (value << 1) | 1
+      } else value <<= 1
+    }
+    return value
+  }
+
+  private bit(at: number): number {
+    const { coder, probs } = this
+    this.normalize()
+    const range = coder[0] ?? 0
+    const code = coder[1] ?? 0
+    const prob = probs[at] ?? 0
+    const bound = Math.imul(range >>> 11, prob)
+    if (code >>> 0 < bound >>> 0) {
+      coder[0] = bound
+      probs[at] = prob + ((2048 - prob) >> 5)
+      return 0
+    }
+    coder[0] = range - bound
+    coder[1] = code - bound
+    probs[at] = prob - (prob >> 5)
+    return 1
+  }
+
+  private normalize(): void {
+    const { coder } = this
+    const range = coder[0] ?? 0
+    if (range >>> 0 >= 0x1000000) return
+    const at = coder[2] ?? 0
+    coder[0] = range << 8
+    coder[1] = ((coder[1] ?? 0) << 8) | (this.input[at] ?? 0)
+    coder[2] = at + 1
+  }
+}

@@ -1,0 +1,223 @@
+import { closeSync, constants, fstatSync, lstatSync, mkdirSync, openSync, renameSync, rmdirSync } from "node:fs"
+import { Attributes, type Metadata, unknownMode } from "../apply/Attributes.ts"
+import { metadataOf, xattrsOf } from "./Copy.ts"
+import { Refused } from "../Fault.ts"
+import { FolderTree } from "./FolderTree.ts"
+import { entersAll, list } from "./LayerSource.ts"
+import type { Unset, UnsetCounts } from "../apply/Meta.ts"
+import * as Name from "../tree/Name.ts"
+import { removeTree } from "../tree/Remove.ts"
+import { type Folder, type Place, Root } from "../tree/Root.ts"
+import { codeOf, relocate, type Syscalls } from "../Syscalls.ts"
+
+/** `hold` is a folder of ours on the same file system; `stop` is called for each entry. */
+export interface AssemblyOptions {
+  readonly hold: string
+  readonly syscalls: Syscalls
+  readonly stop: () => void
+}
+
+const deviceKinds = { char: constants.S_IFCHR, block: constants.S_IFBLK, fifo: constants.S_IFIFO }
+const refusals = new Set(["EPERM", "EACCES", "ENOTSUP", "EINVAL"])
+const unknownOwner = { uid: -1, gid: -1, cut: 0 }
+
+/**
+ * A root file system being built. What is put into a folder never shows in the folder's own metadata: that is kept before
+ * the first change and set by `finish`. Until then every folder in it can be entered and written by this process.
+ */
+export class Assembly {
+  readonly root: Root
+  /** The file system it is on. */
+  readonly device: bigint
+  /** Whether no folder's mode is in the way here. */
+  readonly entersAll = entersAll()
+  /** What is being worked on, for errors. */
+  at: Name.Name = ""
+  /** As `locate` of `Root` takes it. */
+  readonly makeImplied = (place: Place): void => {
+    this.keep(place.folder)
+    mkdirSync(place.path, 0o700)
+    this.folders.set(place.name, this.implied)
+  }
+  private readonly options: AssemblyOptions
+  private readonly folders = new FolderTree()
+  private readonly implied: Metadata
+  private readonly privileged = process.geteuid?.() === 0
+  private readonly unset = { owners: 0, devices: 0, xattrs: 0, times: 0 }
+  private names = 0
+
+  /** Builds in the existing empty 0700 folder `path`. */
+  constructor(path: string, options: AssemblyOptions) {
+    this.options = options
+    this.root = new Root(path)
+    try {
+      const { dev, uid, gid } = lstatSync(path, { bigint: true })
+      this.device = dev
+      this.implied = { mode: 0o755, uid: Number(uid), gid: Number(gid), mtimeSeconds: 0, mtimeNanos: 0, xattrs: [] }
+      mkdirSync(options.hold, { mode: 0o700, recursive: true })
+    } catch (error) {
+      this.root.close()
+      throw error
+    }
+    this.folders.set("", this.implied)
+  }
+
+  /** A path in the hold folder that nothing else has. */
+  fresh(): string {
+    return `${this.options.hold}/${this.names++}`
+  }
+
+  /** The folder `name` leads to; `Refused` if there is none. */
+  entered(name: Name.Name, make?: (place: Place) => void): Folder {
+    const folder = this.root.enter(name, make)
+    if (folder === undefined) throw new Refused("another entry of its layer removes the folder it is in", Name.bytes(this.at))
+    return folder
+  }
+
+  /** What an existing folder will get: what it has, unless that is decided already. To be called before anything is changed in it. */
+  keep(folder: Folder): Metadata {
+    const known = this.folders.get(folder.name)
+    if (known !== undefined) return known
+    const path = `${folder.prefix}.`
+    const metadata = { ...metadataOf({ path, stats: lstatSync(path, { bigint: true }) }, this.options.syscalls), xattrs: [] }
+    this.folders.set(folder.name, metadata)
+    return metadata
+  }
+
+  /** Removes what is at a place, whatever it is. */
+  remove(place: Place): void {
+    this.root.forget(place.name)
+    this.folders.delete(place.name)
+    removeTree(place.path, { stop: this.options.stop })
+  }
+
+  /** A place for something that is no folder, where nothing is any more. */
+  cleared(name: Name.Name): Place {
+    const place = this.root.locate(name, this.makeImplied)
+    this.keep(place.folder)
+    if (lstatSync(place.path, { throwIfNoEntry: false }) !== undefined) this.remove(place)
+    return place
+  }
+
+  /** The folder at a place gets this in the end; extended attributes it has and `metadata` has not go. */
+  declare(place: Place, metadata: Metadata): void {
+    const old = xattrsOf(place.path, this.options.syscalls)
+    if (!old.every(([name]) => metadata.xattrs.some(([other]) => other.equals(name)))) this.remake(place)
+    this.folders.set(place.name, metadata)
+  }
+
+  /** As `declare`, for the root. */
+  declareRoot(metadata: Metadata): void {
+    this.folders.set("", metadata)
+  }
+
+  /** The folder `name` gets back its mode, which was in the way, in the end. */
+  lock(name: Name.Name, mode: number): void {
+    this.at = name
+    const folder = this.entered(name)
+    this.folders.set(folder.name, { ...this.keep(folder), mode })
+  }
+
+  /** The folder `name`, made here, has all its children: it gets its metadata, at once if that is not in the way. */
+  filled(name: Name.Name, metadata: Metadata): void {
+    const open = this.entersAll || (metadata.mode & 0o700) === 0o700
+    if (open && this.folders.get(name) === undefined) this.settle(name, metadata)
+    else this.folders.set(name, metadata)
+  }
+
+  /** Sets what could not be set when the layer was applied, as far as it can be here; what is not there any more is passed over. */
+  restore(name: Name.Name, unset: Unset): void {
+    this.options.stop()
+    this.at = name
+    if (unset.device !== undefined) return this.makeDevice(name, unset, unset.device)
+    if (!this.privileged && unset.xattrs === undefined && unset.mtime === undefined && unset.mode === undefined) return this.count(unset)
+    const place = name === "" ? undefined : this.root.locate(name)
+    if (place === undefined && name !== "") return
+    const stats = place && lstatSync(place.path, { bigint: true, throwIfNoEntry: false })
+    if (place === undefined || stats?.isDirectory() === true) {
+      const folder = this.entered(place?.name ?? "")
+      return this.folders.set(folder.name, completed(this.keep(folder), unset))
+    }
+    if (stats === undefined) return
+    const has = { ...metadataOf({ path: place.path, stats }, this.options.syscalls), xattrs: [] }
+    // A new owner costs a file its set-ID bits.
+    const mode = stats.isSymbolicLink() ? undefined : unset.uid === undefined && unset.gid === undefined ? has.mode : unknownMode
+    this.count(new Attributes(this.options.syscalls, { uid: has.uid, gid: has.gid, cut: 0 }).set(place.path, undefined, completed(has, unset), mode))
+  }
+
+  /** Adds to the count of what was not set. */
+  count(unset: Unset | undefined): void {
+    if (unset === undefined) return
+    const { device, uid, gid, xattrs, mtime } = unset
+    if (device !== undefined) this.unset.devices++
+    else {
+      if (uid !== undefined || gid !== undefined) this.unset.owners++
+      if (xattrs !== undefined) this.unset.xattrs++
+      if (mtime !== undefined) this.unset.times++
+    }
+  }
+
+  /** Gives the folders their metadata, removes the hold folder, and says what could not be set. */
+  finish(): UnsetCounts {
+    for (const [name, metadata] of this.folders.deepestFirst()) {
+      this.options.stop()
+      this.at = name
+      this.settle(name, metadata)
+    }
+    removeTree(this.options.hold, { stop: this.options.stop })
+    return this.unset
+  }
+
+  /** The error with the path of what is being worked on, in place of a handle's. */
+  fault(error: unknown): unknown {
+    const handle = error instanceof Error && "path" in error && typeof error.path === "string" && error.path.startsWith("/proc/self/fd/")
+    return handle ? relocate(error, this.root.real(this.at)) : error
+  }
+
+  /** Closes every handle. */
+  close(): void {
+    this.root.close()
+  }
+
+  /** A new folder around the children of the one at a place. */
+  private remake(place: Place): void {
+    const fresh = this.fresh()
+    this.keep(place.folder)
+    mkdirSync(fresh, 0o700)
+    for (const { segment } of list(this.entered(place.name))) {
+      renameSync(this.root.place(this.entered(place.name), segment).path, Buffer.from(`${fresh}/${segment}`, "latin1"))
+    }
+    this.root.forget(place.name)
+    rmdirSync(place.path)
+    renameSync(fresh, place.path)
+  }
+
+  private makeDevice(name: Name.Name, unset: Unset, [type, major, minor]: NonNullable<Unset["device"]>): void {
+    const { path } = this.cleared(name)
+    try {
+      this.options.syscalls.mknod(path, deviceKinds[type] | 0o600, major, minor)
+    } catch (error) {
+      if (!refusals.has(codeOf(error) ?? "")) throw error
+      return this.count(unset)
+    }
+    this.count(new Attributes(this.options.syscalls, unknownOwner).set(path, undefined, completed(this.implied, unset), unknownMode))
+  }
+
+  private settle(name: Name.Name, metadata: Metadata): void {
+    const path = `${this.entered(name).prefix}.`
+    const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
+    try {
+      const { uid, gid, mode } = fstatSync(fd)
+      this.count(new Attributes(this.options.syscalls, { uid, gid, cut: 0 }).set(path, fd, metadata, mode & 0o7777))
+    } finally {
+      closeSync(fd)
+    }
+  }
+}
+
+/** What something has, with what a record says it should have in its place. */
+const completed = (has: Metadata, { uid = has.uid, gid = has.gid, mode = has.mode, mtime, xattrs = [] }: Unset): Metadata => {
+  const [mtimeSeconds, mtimeNanos] = mtime ?? [has.mtimeSeconds, has.mtimeNanos]
+  const more = xattrs.map(([name, value]) => [Buffer.from(name, "latin1"), Buffer.from(value, "base64")] as const)
+  return { uid, gid, mode, mtimeSeconds, mtimeNanos, xattrs: [...has.xattrs, ...more] }
+}

@@ -1,0 +1,161 @@
+import { chmodSync, lstatSync, readdirSync, readFileSync } from "node:fs"
+import type { Metadata } from "../apply/Attributes.ts"
+import { metadataOf } from "./Copy.ts"
+import { Refused } from "../Fault.ts"
+import * as Meta from "../apply/Meta.ts"
+import * as Name from "../tree/Name.ts"
+import { type Folder, type Place, Root } from "../tree/Root.ts"
+import type { Syscalls } from "../Syscalls.ts"
+
+/** A name in a folder. */
+export interface ListedName {
+  readonly segment: string
+  readonly isFolder: boolean
+}
+
+/** The hard links of a layer whose target is in a layer below. */
+export interface LinkRecord {
+  readonly path: Name.Name
+  readonly target: Name.Name
+}
+
+/** A whiteout of `path`, or an opaque folder. */
+export interface Hidden {
+  readonly path: Name.Name
+  readonly opaque: boolean
+}
+
+/** How to open a layer: `move` if it may be taken apart, `entersAll` as the function of that name says. */
+export interface LayerSourceOptions {
+  readonly move: boolean
+  readonly entersAll: boolean
+  readonly stop: () => void
+}
+
+const dacOverride = 2n
+
+/** Whether no folder's mode is in this process's way (Linux: the capability CAP_DAC_OVERRIDE). */
+export const entersAll = (): boolean => {
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync("/proc/self/status", "latin1"))?.[1]
+  return (BigInt(`0x${effective ?? "0"}`) & dacOverride) !== 0n
+}
+
+/** The names in a folder, in the order of their bytes. */
+export const list = (folder: Folder): ReadonlyArray<ListedName> =>
+  readdirSync(`${folder.prefix}.`, { encoding: "buffer", withFileTypes: true })
+    .map((entry) => ({ segment: entry.name.toString("latin1"), isFolder: entry.isDirectory() }))
+    .sort((a, b) => a.segment < b.segment ? -1 : 1)
+
+/**
+ * An unpacked layer to take from: its files and the records beside them (`Meta.ts`). Folders that an ordinary user may not
+ * enter, list or write are 0700 while it is open, and again what they were once it is closed, unless it is moved.
+ */
+export class LayerSource {
+  readonly root: Root
+  readonly move: boolean
+  readonly links: Array<LinkRecord> = []
+  /** What of the layers below is hidden, from the root down: what a folder takes along, nothing in it leads to any more. */
+  readonly hidden: ReadonlyArray<Hidden>
+  /** The modes of the folders that were opened up, each after the one it is in. */
+  readonly locked = new Map<Name.Name, number>()
+  private readonly meta: string
+  private readonly implied = new Set<Name.Name>()
+
+  constructor(folder: string, options: LayerSourceOptions) {
+    this.meta = `${folder}/meta`
+    this.move = options.move
+    if (!options.entersAll) this.unlock("", `${folder}/fs`)
+    this.root = new Root(`${folder}/fs`, { capacity: 64 })
+    try {
+      if (!options.entersAll) this.unlockAll(options.stop)
+      const hidden: Array<Hidden> = []
+      for (const record of Meta.read(this.meta)) {
+        if (record.t === "whiteout" || record.t === "opaque") hidden.push({ path: record.path, opaque: record.t === "opaque" })
+        else if (record.t === "implied") this.implied.add(record.path)
+        else if (record.t === "link") this.links.push(record)
+      }
+      this.hidden = hidden.map((one) => ({ one, depth: depthOf(one) })).sort((a, b) => a.depth - b.depth).map(({ one }) => one)
+    } catch (error) {
+      this.close()
+      throw error
+    }
+  }
+
+  /** The records of what could not be set, read anew. */
+  *unset(): Generator<Meta.Unset & { readonly path: Name.Name }> {
+    for (const record of Meta.read(this.meta)) if (record.t === "unset") yield record
+  }
+
+  /** Whether the folder `name` of this layer is there only because a child needed it. */
+  isImplied(name: Name.Name): boolean {
+    return this.implied.has(name)
+  }
+
+  /** Whether this layer has an entry of its own for a folder `name`. */
+  declares(name: Name.Name): boolean {
+    if (this.implied.has(name)) return false
+    if (name === "") return true
+    const place = this.root.locate(name)
+    return place !== undefined && lstatSync(place.path, { throwIfNoEntry: false })?.isDirectory() === true
+  }
+
+  /** Whether this layer has anything under the very name `name`. */
+  has(name: Name.Name): boolean {
+    const place = this.root.locate(name)
+    return place !== undefined && place.name === name && lstatSync(place.path, { throwIfNoEntry: false }) !== undefined
+  }
+
+  /** The folder `name`, which is there. */
+  folder(name: Name.Name): Folder {
+    const folder = this.root.enter(name)
+    if (folder === undefined) throw new Refused("a folder of the layer is gone", Name.bytes(name))
+    return folder
+  }
+
+  /** A name in the folder `name`. */
+  place(name: Name.Name, segment: string): Place {
+    return this.root.place(this.folder(name), segment)
+  }
+
+  /** What the folder `name` carries. */
+  metadata(name: Name.Name, syscalls: Syscalls): Metadata {
+    const path = `${this.folder(name).prefix}.`
+    const metadata = metadataOf({ path, stats: lstatSync(path, { bigint: true }) }, syscalls)
+    const mode = this.locked.get(name)
+    return mode === undefined ? metadata : { ...metadata, mode }
+  }
+
+  /** Closes its handles. May be called again. */
+  close(): void {
+    if (!this.move) {
+      for (const [name, mode] of [...this.locked].reverse()) {
+        chmodSync(name === "" ? this.root.path : this.place(Name.parent(name), Name.last(name)).path, mode)
+      }
+    }
+    this.locked.clear()
+    this.root.close()
+  }
+
+  private unlock(name: Name.Name, path: Place["path"]): void {
+    const mode = lstatSync(path).mode & 0o7777
+    if ((mode & 0o700) === 0o700) return
+    chmodSync(path, mode | 0o700)
+    this.locked.set(name, mode)
+  }
+
+  private unlockAll(stop: () => void): void {
+    const names = [""]
+    for (let name = names.pop(); name !== undefined; name = names.pop()) {
+      const folders = list(this.folder(name)).filter(({ isFolder }) => isFolder)
+      for (const { segment } of folders) {
+        stop()
+        const place = this.place(name, segment)
+        this.unlock(place.name, place.path)
+        names.push(place.name)
+      }
+    }
+  }
+}
+
+/** How deep the marker file was. */
+const depthOf = ({ path, opaque }: Hidden): number => (path === "" ? 0 : path.split("/").length) + (opaque ? 1 : 0)

@@ -1,0 +1,238 @@
+import { linkSync, lstatSync, mkdirSync, readdirSync, renameSync, unlinkSync } from "node:fs"
+import { Assembly } from "./Assembly.ts"
+import type { Metadata } from "../apply/Attributes.ts"
+import { Copier, type LinkMode } from "./Copy.ts"
+import { printable, Refused } from "../Fault.ts"
+import { LayerSource, type LinkRecord, list, type ListedName } from "./LayerSource.ts"
+import type { UnsetCounts } from "../apply/Meta.ts"
+import * as Name from "../tree/Name.ts"
+import type { Folder } from "../tree/Root.ts"
+import type { Syscalls } from "../Syscalls.ts"
+
+/** A layer as `Apply` left it: `folder` holds `fs/` and `meta`. */
+export interface MergeLayer {
+  readonly folder: string
+  /** True: it is taken apart, its files end up in the root file system. False: it stays as it is. */
+  readonly move: boolean
+}
+
+/** How to build a root file system. */
+export interface MergeOptions {
+  /** How files of layers that stay are copied. */
+  readonly link: LinkMode
+  /** A path outside the root, on its file system: a folder that is made there, used and removed. */
+  readonly hold: string
+  readonly syscalls: Syscalls
+  /** Called for each entry and every 256 KiB copied; what it throws ends the merge where it is. */
+  readonly stop?: (() => void) | undefined
+}
+
+/** How many names of the root file system could not be given all that their layers say. */
+export interface MergeSummary {
+  readonly unset: UnsetCounts
+}
+
+/**
+ * Builds a root file system in the existing empty 0700 folder `root` from `layers`, bottom first: what applying them one
+ * after the other would give (image-spec, layer.md#applying-changesets). A layer on another file system is copied.
+ * Nothing outside `root`, `hold` and the layers that may be moved is changed, whatever the layers say. Throws `Refused` for
+ * a layer's fault, `MetaDamaged`, and Node's errors; the caller then removes what is there.
+ */
+export const merge = (root: string, layers: ReadonlyArray<MergeLayer>, options: MergeOptions): MergeSummary => {
+  const { hold, syscalls, link, stop = () => {} } = options
+  const assembly = new Assembly(root, { hold, syscalls, stop })
+  try {
+    for (const { folder, move } of layers) {
+      const near = lstatSync(`${folder}/fs`, { bigint: true }).dev === assembly.device
+      const layer = new LayerSource(folder, { move: move && near, entersAll: assembly.entersAll, stop })
+      try {
+        new Changeset(assembly, layer, { link: near ? link : "copy", syscalls, stop }).apply()
+      } finally {
+        layer.close()
+      }
+    }
+    return { unset: assembly.finish() }
+  } catch (error) {
+    throw assembly.fault(error)
+  } finally {
+    assembly.close()
+  }
+}
+
+/** A folder of a layer that is being merged into the folder `lower`. */
+interface Frame {
+  readonly upper: Name.Name
+  readonly lower: Name.Name
+  readonly entries: ReadonlyArray<ListedName>
+  next: number
+  /** Whether the lower folder's metadata is safe from changes in it. */
+  kept: boolean
+  /** What the lower folder, made for this frame, gets once it is filled. */
+  readonly fill: Metadata | undefined
+}
+
+/** A hard link's target: where it was, and its other name. */
+interface Held {
+  readonly name: Name.Name
+  readonly file: string
+}
+
+/** One layer on its way into a root file system. */
+class Changeset {
+  private readonly into: Assembly
+  private readonly layer: LayerSource
+  private readonly syscalls: Syscalls
+  private readonly stop: () => void
+  private readonly copier: Copier
+
+  constructor(into: Assembly, layer: LayerSource, options: { readonly link: LinkMode; readonly syscalls: Syscalls; readonly stop: () => void }) {
+    this.into = into
+    this.layer = layer
+    this.syscalls = options.syscalls
+    this.stop = options.stop
+    this.copier = new Copier({ ...options, hold: `${into.fresh()}-` })
+  }
+
+  /** What it takes away comes first: that concerns the layers below only, and hard links may want it. */
+  apply(): void {
+    const { into, layer } = this
+    const held = layer.links.map((link) => ({ link, target: this.hold(link, false) }))
+    for (const { path, opaque } of layer.hidden) {
+      if (opaque) this.empty(path)
+      else this.hide(path)
+    }
+    this.walk()
+    for (const { link, target } of held) {
+      const from = target ?? this.hold(link, true)
+      if (from !== undefined) this.put(link.path, from)
+    }
+    if (layer.move) for (const [path, mode] of layer.locked) into.lock(path, mode)
+    for (const { path, ...unset } of layer.unset()) into.restore(path, unset)
+  }
+
+  /**
+   * Gives a hard link's target another name, whatever happens to the first. Undefined if it is not there yet
+   * but may come (not the `last` time): it may be a file of this layer under the name that a symlink of the layers below
+   * gives it. What this layer has under the very name comes after the link, or `Apply` would have found it.
+   */
+  private hold({ path, target }: LinkRecord, last: boolean): Held | undefined {
+    this.at(target)
+    const { root } = this.into
+    const refuse = (reason: string) => new Refused(`its hard link target "${printable(Name.bytes(target))}": ${reason}`, Name.bytes(path))
+    try {
+      const place = root.locate(target)
+      const is = place && lstatSync(place.path, { throwIfNoEntry: false })
+      if (place !== undefined && is !== undefined) {
+        if (is.isDirectory()) throw new Refused("it is a folder")
+        const file = this.into.fresh()
+        linkSync(place.path, file)
+        return { file, name: place.name }
+      }
+    } catch (error) {
+      throw error instanceof Refused ? refuse(error.rule) : error
+    }
+    if (last || this.layer.has(target)) throw refuse("it is in no layer")
+    return undefined
+  }
+
+  private put(path: Name.Name, { file, name }: Held): void {
+    this.at(path)
+    const place = this.into.cleared(path)
+    if (`${name}/`.startsWith(`${place.name}/`)) throw new Refused("its hard link target is what it replaces", Name.bytes(path))
+    renameSync(file, place.path)
+  }
+
+  /**
+   * The folder that the layer's `name` stands for in the layers below; undefined if there is none, or if a folder of the
+   * layer's own will be in its place.
+   */
+  private below(name: Name.Name): Folder | undefined {
+    const { root } = this.into
+    try {
+      const folder = root.enter(name)
+      if (folder === undefined || folder.name === name) return folder
+      for (let end = 0; end !== -1;) {
+        end = name.indexOf("/", end + 1)
+        const part = end === -1 ? name : name.slice(0, end)
+        const place = root.locate(part)
+        if (place !== undefined && !lstatSync(place.path).isDirectory() && this.layer.declares(part)) return undefined
+      }
+      return root.enter(name)
+    } catch (error) {
+      if (error instanceof Refused) return undefined // a file, or a loop of symlinks, on the way: nothing is there
+      throw error
+    }
+  }
+
+  /** An opaque folder. */
+  private empty(path: Name.Name): void {
+    this.at(path)
+    const folder = this.below(path)
+    if (folder === undefined) return
+    const names = readdirSync(`${folder.prefix}.`, { encoding: "buffer" })
+    if (names.length > 0) this.into.keep(folder)
+    for (const name of names) this.into.remove(this.into.root.place(folder, name.toString("latin1")))
+  }
+
+  /** A whiteout. */
+  private hide(path: Name.Name): void {
+    this.at(path)
+    const folder = this.below(Name.parent(path))
+    const place = folder && this.into.root.place(folder, Name.last(path))
+    if (place === undefined || lstatSync(place.path, { throwIfNoEntry: false }) === undefined) return
+    this.into.keep(place.folder)
+    this.into.remove(place)
+  }
+
+  private walk(): void {
+    if (this.layer.declares("")) this.into.declareRoot(this.layer.metadata("", this.syscalls))
+    const frames = [this.frame("", "")]
+    for (let frame = frames.at(-1); frame !== undefined; frame = frames.at(-1)) {
+      const entry = frame.entries[frame.next++]
+      if (entry !== undefined) {
+        const inner = this.bring(frame, entry)
+        if (inner !== undefined) frames.push(inner)
+      } else {
+        frames.pop()
+        if (frame.fill !== undefined) this.into.filled(frame.lower, frame.fill)
+      }
+    }
+  }
+
+  /** One entry of a layer's folder; the answer is what is to be done in it. */
+  private bring(frame: Frame, { segment, isFolder }: ListedName): Frame | undefined {
+    const { into, layer } = this
+    this.at(Name.join(frame.upper, segment))
+    const from = layer.place(frame.upper, segment)
+    const to = into.root.place(into.entered(frame.lower), segment)
+    const there = lstatSync(to.path, { throwIfNoEntry: false })
+    if (isFolder && there !== undefined) {
+      if (layer.isImplied(from.name)) return this.frame(from.name, into.entered(to.name, into.makeImplied).name)
+      if (there.isDirectory()) {
+        into.declare(to, layer.metadata(from.name, this.syscalls))
+        return this.frame(from.name, to.name, { kept: true })
+      }
+    }
+    if (!frame.kept) into.keep(to.folder)
+    frame.kept = true
+    // A rename takes the place of all but folders; handles know of folders and symlinks.
+    if (there !== undefined && (isFolder || there.isDirectory() || there.isSymbolicLink())) into.remove(to)
+    else if (there !== undefined && !layer.move) unlinkSync(to.path)
+    if (layer.move) renameSync(from.path, to.path)
+    else if (isFolder) {
+      mkdirSync(to.path, 0o700)
+      return this.frame(from.name, to.name, { kept: true, fill: layer.metadata(from.name, this.syscalls) })
+    } else into.count(this.copier.copy({ path: from.path, stats: lstatSync(from.path, { bigint: true }) }, to.path))
+    return undefined
+  }
+
+  private frame(upper: Name.Name, lower: Name.Name, { kept = false, fill }: { readonly kept?: boolean; readonly fill?: Metadata } = {}): Frame {
+    return { upper, lower, entries: list(this.layer.folder(upper)), next: 0, kept, fill }
+  }
+
+  /** The next entry. */
+  private at(name: Name.Name): void {
+    this.stop()
+    this.into.at = name
+  }
+}

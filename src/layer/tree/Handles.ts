@@ -1,0 +1,186 @@
+import { closeSync, constants, openSync } from "node:fs"
+import * as Name from "./Name.ts"
+import { codeOf, type SystemPath } from "../Syscalls.ts"
+
+/** An open folder inside a root. Its handle may be closed by any later call of its root: use it at once or `pin` it. */
+export interface Folder {
+  /** An O_PATH descriptor. */
+  readonly fd: number
+  /** Where it is: no component of this name is a symlink. */
+  readonly name: Name.Name
+  /** What comes before a child's name in a system path: `/proc/self/fd/N/`. */
+  readonly prefix: string
+}
+
+/** To open a folder itself, for its handle only. */
+export const handleFlags = 0o10000000 /* O_PATH */ | constants.O_DIRECTORY | constants.O_NOFOLLOW
+
+// eslint-disable-next-line no-control-regex -- the ASCII range is what is meant
+const ascii = /^[\u0001-\u007f]*$/
+
+/** The system path of a name after a folder's prefix. */
+export const at = (prefix: string, segment: string): SystemPath =>
+  ascii.test(segment) ? prefix + segment : Buffer.from(prefix + segment, "latin1")
+
+// A name after it is nowhere, and above all not in the working directory.
+const nowhere = "/proc/self/fd/-1/"
+const maxLinks = 4096
+
+/** A folder as far as it is known: it has a handle, or one of those below it has. */
+export class Node implements Folder {
+  readonly name: Name.Name
+  readonly segment: string
+  readonly parent: Node | undefined
+  /** Known folders in it. */
+  readonly children = new Map<string, Node>()
+  /** Known symlinks in it and where they lead. */
+  readonly links = new Map<string, string>()
+  fd = -1
+  prefix = nowhere
+
+  constructor(parent: Node | undefined, segment: string) {
+    this.parent = parent
+    this.segment = segment
+    this.name = parent === undefined ? "" : Name.join(parent.name, segment)
+  }
+}
+
+/** The handles of a root's folders: opened when needed, the longest unused closed when there are too many. */
+export class Handles {
+  /** The root itself, always open. */
+  readonly top = new Node(undefined, "")
+  private readonly capacity: number
+  /** The longest unused first. */
+  private readonly open = new Set<Node>()
+  private pinned: Node | undefined
+  private links = 0
+
+  constructor(path: string, capacity: number) {
+    this.capacity = capacity
+    this.opened(this.top, path)
+  }
+
+  /** The folder `segment` in `parent`, which must be one or become one before it is opened. */
+  child(parent: Node, segment: string): Node {
+    let node = parent.children.get(segment)
+    if (node === undefined) parent.children.set(segment, node = new Node(parent, segment))
+    return node
+  }
+
+  /** Remembers where a symlink leads. */
+  keepLink(parent: Node, segment: string, target: string): void {
+    if (this.links >= maxLinks) return
+    this.links++
+    parent.links.set(segment, target)
+  }
+
+  /** The folder with its handle open. */
+  handle(node: Node): Node {
+    if (node.fd >= 0) {
+      if (this.open.delete(node)) this.open.add(node)
+      return node
+    }
+    const closed: Array<Node> = []
+    let above = node
+    while (above.fd < 0 && above.parent !== undefined) {
+      closed.push(above)
+      above = above.parent
+    }
+    for (let next = closed.pop(); next !== undefined; next = closed.pop()) {
+      const from = above
+      const path = at(from.prefix, next.segment)
+      try {
+        this.withRoom(from, () => this.opened(next, path))
+      } catch (error) {
+        this.prune(next)
+        throw error
+      }
+      this.open.add(next)
+      if (this.open.size > this.capacity) this.closeOldest(next, from)
+      above = next
+    }
+    return node
+  }
+
+  /** Runs `open`, once more with the other handles closed if there were no descriptors left. */
+  withRoom<A>(needed: Folder, open: () => A): A {
+    try {
+      return open()
+    } catch (error) {
+      const code = codeOf(error)
+      if (code !== "EMFILE" && code !== "ENFILE") throw error
+    }
+    for (const node of this.open) if (node !== needed && node !== this.pinned) this.drop(node)
+    return open()
+  }
+
+  pin(node: Node | undefined): void {
+    const before = this.pinned
+    this.pinned = node
+    if (before !== undefined && before !== node && before !== this.top && !this.open.has(before)) this.shut(before)
+  }
+
+  /** What is known of `name` and below it is so no more. */
+  forget(name: Name.Name): void {
+    const segments = name.split("/")
+    const last = segments.pop() ?? ""
+    let parent: Node | undefined = this.top
+    for (const segment of segments) parent = parent?.children.get(segment)
+    if (parent?.links.delete(last) === true) this.links--
+    const node = parent?.children.get(last)
+    if (parent === undefined || node === undefined) return
+    parent.children.delete(last)
+    const gone = [node]
+    for (let one = gone.pop(); one !== undefined; one = gone.pop()) {
+      this.links -= one.links.size
+      one.links.clear()
+      gone.push(...one.children.values())
+      one.children.clear()
+      if (this.open.delete(one) && one !== this.pinned) this.shut(one)
+    }
+    this.prune(parent)
+  }
+
+  close(): void {
+    this.pin(undefined)
+    for (const node of this.open) this.shut(node)
+    this.open.clear()
+    this.shut(this.top)
+  }
+
+  private opened(node: Node, path: SystemPath): void {
+    node.fd = openSync(path, handleFlags)
+    node.prefix = `/proc/self/fd/${node.fd}/`
+  }
+
+  private shut(node: Node): void {
+    const { fd } = node
+    node.fd = -1
+    node.prefix = nowhere
+    if (fd >= 0) closeSync(fd)
+  }
+
+  private drop(node: Node): void {
+    this.open.delete(node)
+    this.shut(node)
+    this.prune(node)
+  }
+
+  private closeOldest(...keep: ReadonlyArray<Node>): void {
+    for (const node of this.open) {
+      if (node === this.pinned || keep.includes(node)) continue
+      this.drop(node)
+      return
+    }
+  }
+
+  /** Takes a folder without handles in and below it out of the tree, and those above it that are then like it. */
+  private prune(node: Node): void {
+    for (let one: Node | undefined = node; one !== undefined; one = one.parent) {
+      if (one.fd >= 0 || one.children.size > 0 || one.parent?.children.get(one.segment) !== one) return
+      one.parent.children.delete(one.segment)
+      this.links -= one.links.size
+      one.links.clear()
+    }
+  }
+}

@@ -1,0 +1,30 @@
+// Run by MergeUser.test.ts as a process of its own: as the user 65534 it applies layers below the folder of its first argument
+// ("apply"), and merges them into `root` there ("move", "copy").
+import { mkdirSync } from "node:fs"
+import { join } from "node:path"
+import { merge } from "../../../src/layer/merge/Merge.ts"
+import * as Syscalls from "../../../src/layer/Syscalls.ts"
+import { applied, descriptors, type Item, thrown } from "../apply/Entries.ts"
+
+const [, , folder = "", how, text = "[]"] = process.argv
+const layers: ReadonlyArray<ReadonlyArray<Item>> = JSON.parse(text)
+const syscalls = Syscalls.load()
+process.umask(0o077)
+process.setgroups?.([])
+process.setgid?.(65534)
+process.setuid?.(65534)
+const before = descriptors()
+let unset: unknown
+const error = thrown(() => {
+  mkdirSync(folder, { mode: 0o700 })
+  const folders = layers.map((items, index) => {
+    const layer = join(folder, String(index))
+    mkdirSync(layer, { mode: 0o700 })
+    applied(layer, items, { syscalls })
+    return { folder: layer, move: how === "move" }
+  })
+  if (how === "apply") return
+  mkdirSync(join(folder, "root"), { mode: 0o700 })
+  unset = merge(join(folder, "root"), folders, { link: "auto", hold: join(folder, "hold"), syscalls }).unset
+})
+process.stdout.write(JSON.stringify({ unset, error: error === undefined ? undefined : String(error), leaked: descriptors() - before }))
