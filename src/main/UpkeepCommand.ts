@@ -1,10 +1,12 @@
 import { Clock, type Duration, Effect, Layer, Option } from "effect"
 import * as Check from "../Check.ts"
 import { Workers } from "../layer/Workers.ts"
+import * as Reference from "../image/Reference.ts"
 import * as Format from "../progress/Format.ts"
 import { RegistryOptions } from "../registry/Endpoint.ts"
 import * as Repair from "../Repair.ts"
 import type { Finding } from "../store/Graph.ts"
+import { History } from "../store/History.ts"
 import { Collector } from "../store/upkeep/Collector.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
@@ -110,4 +112,21 @@ export const check = Effect.fnUntraced(function*(flags: CheckFlags) {
   if (flags.json) yield* Cli.print(JSON.stringify(findings))
   else yield* Cli.print(findings.length === 0 ? "no damage found" : findings.map(line).join("\n"))
   if (findings.length > 0) return yield* failed
+})
+
+/** What tags pointed to. */
+export const log = Effect.fnUntraced(function*(flags: Flags & { readonly names: ReadonlyArray<string> }) {
+  const tags = yield* Effect.forEach(flags.names, (text) => Effect.map(Effect.fromResult(Reference.parse(text)), (reference) =>
+    ({ name: Reference.name(reference), reference: reference.digest ?? reference.tag ?? "latest" })))
+  const changes = yield* Effect.flatMap(History, (history) => tags.length === 0 ? history.log()
+    : Effect.map(Effect.forEach(tags, (tag) => history.log(tag)), (lists) => lists.flat())).pipe(inStore(flags))
+  if (flags.json) return yield* Cli.print(JSON.stringify(changes))
+  yield* Cli.print(table([
+    ["TAG", "WHEN", "IMAGE", "MANIFEST", "FROM"],
+    ...changes.map(({ at, endpoint, kept, manifest, name, now, reference, rollback }) => [
+      Format.printable(`${name}${reference.includes(":") ? "@" : ":"}${reference}`), new Date(at).toISOString().replace("T", " ").slice(0, 19),
+      now === null ? "removed" : `${now.slice(0, 12)}${kept ? "" : " (gone)"}`, manifest?.slice(7, 19) ?? "",
+      rollback ? "rollback" : Format.printable(endpoint ?? "here")
+    ])
+  ]))
 })

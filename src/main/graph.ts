@@ -55,6 +55,13 @@ const du = Command.make("du", flags, (flags) => Effect.flatMap(upkeep, ({ du }) 
   Command.withDescription("Show what the store takes: blobs, unpacked layers, partial blobs; by image, unique and shared"),
   Command.withExamples([{ command: "graph du", description: "What each image takes, and what gc would free" }]))
 
+const log = Command.make("log", {
+  ...flags,
+  names: Argument.String("tag").pipe(Argument.withDescription("name:tag (default: every tag)"), Argument.variadic({ min: 0 }))
+}, (flags) => Effect.flatMap(upkeep, ({ log }) => log(flags))).pipe(
+  Command.withDescription("Show what tags pointed to, when, and which endpoint answered; the latest first"),
+  Command.withExamples([{ command: "graph log debian:12", description: "Every value the tag had; pull --rollback debian:12 goes one back" }]))
+
 const load = Command.make("load", {
   ...flags,
   file: Argument.String("file").pipe(Argument.withDescription("An archive, the folder of an OCI layout, or - for an archive on standard input")),
@@ -85,5 +92,5 @@ const save = Command.make("save", {
 
 Cli.main(Command.make("graph").pipe(
   Command.withDescription("Look at and change the local image graph."),
-  Command.withSubcommands([ls, show, rm, load, save, check, gc, du])
+  Command.withSubcommands([ls, show, rm, load, save, check, gc, du, log])
 ), version)

@@ -155,7 +155,7 @@ layer(storeInTemp, { excludeTestServices: true })("Collector", (it) => {
   }))
 })
 
-it.effect.prop("says beforehand what it does, and leaves what is named", [
+it.live.prop("says beforehand what it does, and leaves what is named", [
   Schema.Array(Schema.Struct({ tag: Schema.Literals(["a", "b", "c"]), layers: Schema.Array(Schema.Literals(["p", "q", "r", "s"])) })),
   Schema.Literals([0, 1, 2, 3])
 ], Effect.fnUntraced(function*([steps, keepLast]) {
