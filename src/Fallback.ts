@@ -4,6 +4,7 @@ import { RegistryOptions } from "./registry/Endpoint.ts"
 import { NetworkError, type RegistryFailure } from "./registry/Errors.ts"
 import * as Protocol from "./registry/Protocol.ts"
 import { Registry } from "./registry/Registry.ts"
+import { type V1Index, V1Registry } from "./registry/V1Registry.ts"
 
 const tags: ReadonlySet<string> = new Set(["NetworkError", "Unauthorized", "NotFound", "AnswerRefused", "CredentialsError", "VerifyError"])
 
@@ -41,7 +42,7 @@ export const legacyOrigin = Effect.fn("Pull.legacyOrigin")(function*(reference: 
 /** How to pull from an endpoint of each version. */
 export interface Ways<A, E, R, R1> {
   readonly v2: Effect.Effect<A, E, R>
-  readonly v1: (origin: string) => Effect.Effect<A, E, R1>
+  readonly v1: (index: V1Index) => Effect.Effect<A, E, R1>
 }
 
 /** The walk of Docker 1.9.1 along a reference's endpoints (graph/pull.go): whatever fails may lead to the next, by its table. */
@@ -49,34 +50,34 @@ export const historical = Effect.fn("Pull.historical")(function*<A, E extends { 
   reference: Reference.Reference, ways: Ways<A, E, R, R1>
 ) {
   const registry = yield* Registry
+  const legacy = yield* V1Registry
   const { insecure } = yield* RegistryOptions
   const list = Protocol.endpoints({ domain: reference.domain, mode: "docker-1.9", insecure })
   const byDigest = new NetworkError({ host: reference.domain, reason: "protocol", transient: false, detail: "Cannot pull by digest with v1 registry" })
-  let last: E | NetworkError = new NetworkError({
+  let last: E | RegistryFailure = new NetworkError({
     host: reference.domain, reason: "protocol", transient: false, detail: `no endpoints found for ${Reference.name(reference)}`
   })
   let walk = Protocol.start
   for (;;) {
     const endpoint = list[walk.at]
     if (endpoint === undefined) return yield* Effect.fail(last)
-    let outcome: Protocol.Outcome
-    let error: E | NetworkError
-    if (endpoint.version === 1 && reference.digest !== undefined) {
-      ;[error, outcome] = [byDigest, { step: "ping", cause: "by-digest", v2: false }]
-    } else {
-      const pinged = endpoint.trusted || endpoint.version === 1 ? undefined : yield* Effect.result(registry.ping(endpoint.url))
-      const speaks = pinged === undefined || (Result.isSuccess(pinged) && pinged.success.v2)
-      if (!speaks) {
-        error = Result.isFailure(pinged) ? pinged.failure
-          : new NetworkError({ host: reference.domain, reason: "protocol", transient: false, detail: `${endpoint.url}/v2/: endpoint does not support v2 API` })
-        outcome = { step: "ping", cause: Result.isFailure(pinged) ? causeOf(pinged.failure) : "absent", v2: false }
-      } else {
-        const done = yield* endpoint.version === 2 ? Effect.result(ways.v2) : Effect.result(ways.v1(endpoint.url))
-        if (Result.isSuccess(done)) return done.success
-        error = done.failure
-        outcome = { step: "pull", cause: causeOf(error), v2: pinged !== undefined }
+    const ping = (error: RegistryFailure | NetworkError, cause: Protocol.Cause = causeOf(error)) =>
+      ({ error, outcome: { step: "ping", cause, v2: false } satisfies Protocol.Outcome })
+    const failed = yield* Effect.gen(function*() {
+      if (endpoint.version === 1 && reference.digest !== undefined) return ping(byDigest, "by-digest")
+      const index = endpoint.version === 1 ? yield* Effect.result(legacy.ping(reference.domain, endpoint.url)) : undefined
+      if (index !== undefined && Result.isFailure(index)) return ping(index.failure)
+      const pinged = index !== undefined || endpoint.trusted ? undefined : yield* Effect.result(registry.ping(endpoint.url))
+      if (pinged !== undefined && Result.isFailure(pinged)) return ping(pinged.failure)
+      if (pinged !== undefined && !pinged.success.v2) {
+        return ping(new NetworkError({ host: reference.domain, reason: "protocol", transient: false, detail: `${endpoint.url}/v2/: endpoint does not support v2 API` }), "absent")
       }
-    }
+      const done = yield* index === undefined ? Effect.result(ways.v2) : Effect.result(ways.v1(index.success))
+      return Result.isSuccess(done) ? done
+        : { error: done.failure, outcome: { step: "pull", cause: causeOf(done.failure), v2: pinged !== undefined } satisfies Protocol.Outcome }
+    })
+    if ("success" in failed) return failed.success
+    const { error, outcome } = failed
     const step = Protocol.next("docker-1.9", list, walk, outcome)
     if (step._tag === "Final") return yield* Effect.fail(error)
     if (step.remember) last = error

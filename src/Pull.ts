@@ -17,8 +17,10 @@ import { Hub } from "./progress/Hub.ts"
 import { keyOf, type PullEvent } from "./progress/PullEvent.ts"
 import * as OldPull from "./OldPull.ts"
 import * as Policy from "./Policy.ts"
+import * as Pools from "./Pools.ts"
 import * as PullPlan from "./PullPlan.ts"
 import type { ImageRefused } from "./Register.ts"
+import { type V1Index, V1Registry } from "./registry/V1Registry.ts"
 import * as RootFs from "./RootFs.ts"
 import type { Schema1Refused } from "./Schema1Plan.ts"
 import { BlobStore } from "./store/BlobStore.ts"
@@ -71,19 +73,22 @@ export interface PulledImage {
 /** Resolves a reference to one image and says what pulling it would do; writes nothing. */
 export const plan = PullPlan.make
 
-/** Pulls one image; its events go to `hub`, for whoever reads it. */
-export const pullWith = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: string, options: PullOptions = {}) {
+/** Pulls one image; its events go to `hub`, for whoever reads it. Who asks for what is being pulled already joins that pull. */
+export const pullWith = (hub: Hub<PullEvent>, text: string, options: PullOptions = {}) =>
+  Pools.pull(hub, text, options, (hub) => pullAlone(hub, text, options))
+
+const pullAlone = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: string, options: PullOptions) {
   if (options.rootfs !== undefined) yield* RootFs.vacant(options.rootfs)
   const reference = yield* Effect.fromResult(Reference.parse(text))
   const planned = PullPlan.make(text, options).pipe(warmed(text))
   const run = (plan: Effect.Success<typeof planned>) => plan.kind === "schema1" ? OldPull.schema1(hub, plan, options) : execute(hub, plan, options)
-  const v1 = (origin: string) => V1Pull.pull(hub, text, options, origin)
+  const v1 = (index: V1Index) => V1Pull.pull(hub, text, options, index)
   if ((yield* Policy.Protocol) === "docker-1.9") return yield* Fallback.historical(reference, { v2: Effect.flatMap(planned, run), v1 })
   const plan = yield* Effect.result(planned)
   if (Result.isSuccess(plan)) return yield* run(plan.success)
   const error = plan.failure
   const origin = Fallback.isRegistryFailure(error) ? yield* Fallback.legacyOrigin(reference, error) : undefined
-  return yield* origin === undefined ? Effect.fail(error) : v1(origin)
+  return yield* origin === undefined ? Effect.fail(error) : v1(yield* (yield* V1Registry).ping(reference.domain, origin))
 })
 
 /** Starts the workers while a reference is resolved that is not in the store yet. */

@@ -205,6 +205,13 @@ export const enroll = Effect.fn("Register.enroll")(function*(images: ReadonlyArr
 export const checkId = (id: string): Effect.Effect<void, ImageRefused> =>
   isImageId(id) ? Effect.void : Effect.fail(refuse(id, "id", `image ID '${id}' is invalid: 64 lower-case hexadecimal digits are needed`))
 
+/** The parent that an image's JSON names, if any; its other contents are checked too. */
+export const parentOf = (id: string, json: Uint8Array): Effect.Effect<string | undefined, ImageRefused> =>
+  Effect.fromResult(Result.mapBoth(V1Image.decode(GoText.decode(json).toWellFormed()), {
+    onFailure: ({ message }) => refuse(id, "json", `the image ${id} cannot be used: ${message}`),
+    onSuccess: ({ parent }) => parent === "" ? undefined : parent
+  }))
+
 /**
  * Adds one image to the graph (docker 1.9: Graph.Register). Its ID is checked; an image that is there already is a success,
  * and its layer is not read; without a layer, or with an empty one, its size is 0. A failure leaves nothing. What it uses is
@@ -216,7 +223,7 @@ export const register = Effect.fn("Register.register")(function*<E = never, R = 
   const there = yield* graph.node(image.id)
   if (Option.isSome(there)) return { node: there.value, added: false, unset: undefined as Unset | undefined }
   // Before the layer is read: what cannot be registered in the end is not worth its bytes.
-  yield* Effect.fromResult(Result.mapError(V1Image.decode(GoText.decode(image.json).toWellFormed()), ({ message }) => refuse(image.id, "json", `the image ${image.id} cannot be used: ${message}`)))
+  yield* parentOf(image.id, image.json)
   if (image.parent !== undefined && Option.isNone(yield* graph.node(image.parent))) {
     return yield* refuse(image.id, "parent", `the image ${image.id} stands on ${image.parent}, which is not in the graph: load or pull that one first`)
   }

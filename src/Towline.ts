@@ -3,6 +3,7 @@ import * as Download from "./Download.ts"
 import { Control } from "./layer/Control.ts"
 import { Workers } from "./layer/Workers.ts"
 import { Layers, perform } from "./Layers.ts"
+import { Pools } from "./Pools.ts"
 import { Credentials } from "./registry/Credentials.ts"
 import { Registry } from "./registry/Registry.ts"
 import { Transport } from "./registry/Transport.ts"
@@ -33,5 +34,5 @@ export const layerStore = (options: TowlineOptions) => {
 export const layer = (options: TowlineOptions) => {
   const registry = Layer.merge(Registry.layer, V1Registry.layer).pipe(Layer.provide(Layer.mergeAll(Transport.layer, Credentials.layer)))
   const base = Layer.mergeAll(layerStore(options), registry).pipe(Layer.provideMerge(Workers.layer))
-  return Layers.layer.pipe(Layer.provideMerge(Download.Downloads.layer), Layer.provideMerge(base))
+  return Layer.mergeAll(Layers.layer, Pools.layer).pipe(Layer.provideMerge(Download.Downloads.layer), Layer.provideMerge(base))
 }

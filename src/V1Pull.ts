@@ -15,7 +15,7 @@ import { DefaultPlatform } from "./PullPlan.ts"
 import * as Register from "./Register.ts"
 import { AnswerRefused, NetworkError } from "./registry/Errors.ts"
 import * as RetryPolicy from "./registry/RetryPolicy.ts"
-import { type V1Endpoint, type V1Json, V1Registry } from "./registry/V1Registry.ts"
+import { type V1Endpoint, type V1Index, type V1Json, V1Registry } from "./registry/V1Registry.ts"
 import * as Disk from "./store/Disk.ts"
 import { Graph, type Node } from "./store/Graph.ts"
 import type { Receipt } from "./store/Receipt.ts"
@@ -112,9 +112,9 @@ const layered = (node: Node): Register.LayeredImage => {
 /**
  * Pulls a tag from a v1 registry (registry-v1: index, tag, ancestry, then each image's json and layer). Nothing there has a
  * content digest: lengths, payload checksums where they are given, and the archives themselves are checked. Layers come in
- * parallel; all images and the tag become visible in one step. `origin` is the one endpoint to ask, where it is known.
+ * parallel; all images and the tag become visible in one step.
  */
-export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: string, options: PullOptions, origin?: string) {
+export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: string, options: PullOptions, index: V1Index) {
   const parsed = yield* Effect.fromResult(Reference.parse(text))
   const reference = Reference.print(parsed)
   const repository = { domain: parsed.domain, path: parsed.path }
@@ -126,7 +126,7 @@ export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: st
   const graph = yield* Graph
   const registry = yield* V1Registry
   hub.publish({ _tag: "repository", reference, name, protocol: "v1" })
-  const session = yield* registry.session(repository, yield* registry.ping(repository.domain, origin))
+  const session = yield* registry.session(repository, index)
   const id = ImageId.ImageId.make(yield* session.tag(tag))
   const image = { _tag: "image", reference, image: id, tag, repository: name } as const
   hub.publish({ ...image, state: "pulling" })
@@ -135,7 +135,7 @@ export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: st
     hub.publish({ ...image, state: "pulling", from })
     return Effect.map(all(endpoint), (outcome) => [outcome, endpoint] as const).pipe(
       Effect.tapError((error) => Effect.sync(() => hub.publish({ ...image, state: "failed", from, cause: error.message }))))
-  }).pipe(Effect.tapError((error) => Effect.sync(() => hub.publish({ ...image, state: "failed", cause: error.message }))))
+  }, ({ _tag }) => _tag === "StoreError").pipe(Effect.tapError((error) => Effect.sync(() => hub.publish({ ...image, state: "failed", cause: error.message }))))
 
   /** Every image of the chain, in the store. */
   function all(endpoint: V1Endpoint) {

@@ -5,13 +5,17 @@ import * as OciLayout from "../OciLayout.ts"
 import * as Reference from "../image/Reference.ts"
 import { Hub } from "../progress/Hub.ts"
 import { keyOf, type PullEvent } from "../progress/PullEvent.ts"
+import * as Policy from "../Policy.ts"
 import * as Pull from "../Pull.ts"
+import * as Jws from "../registry/Jws.ts"
 import { RegistryOptions } from "../registry/Endpoint.ts"
 import { statusOf } from "../registry/Errors.ts"
 import type { Link } from "../RootFs.ts"
 import * as Save from "../Save.ts"
+import * as Tags from "../Tags.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
+import { keys } from "./Keys.ts"
 import * as Progress from "./Progress.ts"
 import * as Run from "./Run.ts"
 
@@ -19,6 +23,9 @@ import * as Run from "./Run.ts"
 export interface PullFlags {
   readonly references: ReadonlyArray<string>
   readonly store: string
+  readonly allTags: boolean
+  readonly trustKeys: ReadonlyArray<string>
+  readonly docker19: boolean
   readonly platform: Option.Option<string>
   readonly jobs: number
   readonly rootfs: Option.Option<string>
@@ -71,12 +78,38 @@ const failed = (text: string, error: unknown): PullEvent => {
 const savable = ({ config, layers, manifest, reference }: Pull.PulledImage): Save.Savable =>
   ({ manifest, config: config.descriptor, layers, references: [reference] })
 
+/** A reference to pull, or why it is not known which. */
+interface Target {
+  readonly reference: string
+  readonly error?: unknown
+}
+
+/** The references that are asked for: with --all-tags those of every tag, told as one repository. */
+const targetsOf = Effect.fnUntraced(function*(flags: PullFlags, hub: Hub<PullEvent>) {
+  if (!flags.allTags) return flags.references.map((reference): Target => ({ reference }))
+  return (yield* Effect.forEach(flags.references, Effect.fnUntraced(function*(text) {
+    const listed = yield* Effect.result(Tags.list(text))
+    if (Result.isFailure(listed)) return [{ reference: text, error: listed.failure } satisfies Target]
+    const { name, protocol, tags } = listed.success
+    hub.publish({ _tag: "repository", reference: name, name, protocol, tags })
+    return tags.map((tag): Target => ({ reference: `${name}:${tag}` }))
+  }))).flat()
+})
+
 /** Pulls every reference; all are tried, and the first failure's exit code is given. */
 export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
   const outputs = yield* outputsOf(flags)
   if (Option.isSome(flags.rootfs) && flags.references.length > 1) {
     return yield* new Cli.UsageError({ problem: "--rootfs takes one reference at a time" })
   }
+  if (flags.allTags) {
+    if (Option.isSome(flags.rootfs)) return yield* new Cli.UsageError({ problem: "--rootfs takes one image, and --all-tags may be many" })
+    for (const text of flags.references) {
+      const { digest, tag } = yield* Effect.fromResult(Reference.parseNormalized(text))
+      if (tag !== undefined || digest !== undefined) return yield* new Cli.UsageError({ problem: `${text}: tag can't be used with --all-tags/-a` })
+    }
+  }
+  const trusted = flags.trustKeys.length === 0 ? undefined : yield* keys(flags.trustKeys, Jws.trustKeyId)
   const hub = new Hub<PullEvent>(keyOf)
   const options: Pull.PullOptions = {
     link: flags.link, blobs: flags.outputs.length > 0,
@@ -90,21 +123,33 @@ export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
     yield* Effect.forEach(outputs.layouts, (path) => turn.withPermits(1)(OciLayout.write(image, path, layoutName(image.reference, flags))), { discard: true })
     return image
   })
-  const all = Effect.forEach(flags.references, (reference) => Effect.map(Effect.result(one(reference)), (result) => ({ reference, result })), { concurrency: 4 }).pipe(
+  const attempt = ({ error, reference }: Target) =>
+    Effect.map(Effect.result(error === undefined ? one(reference) : Effect.fail(error)), (result) => ({ reference, result }))
+  const all = Effect.flatMap(targetsOf(flags, hub), (targets) => Effect.forEach(targets, attempt, { concurrency: 4 })).pipe(
     // An archive holds all that was asked for, or is not written.
     Effect.tap((outcomes) => {
       const images = outcomes.flatMap(({ result }) => Result.isSuccess(result) ? [savable(result.success)] : [])
       return images.length < outcomes.length ? Effect.void
         : Effect.forEach(outputs.archives, ({ file, format }) => Save.write(images, format, file), { discard: true })
     }))
+  const repositoriesDone = (outcomes: Effect.Success<typeof all>) => Effect.sync(() => {
+    for (const text of flags.allTags ? flags.references : []) {
+      const name = Result.match(Reference.parse(text), { onFailure: () => text, onSuccess: Reference.name })
+      const own = outcomes.filter(({ reference }) => reference.startsWith(`${name}:`))
+      if (own.length === 0 || own.some(({ result }) => Result.isFailure(result))) continue
+      hub.publish({ _tag: "done", reference: name, changed: own.some(({ result }) => Result.isSuccess(result) && result.success.changed) })
+    }
+  })
   const settings = Layer.mergeAll(
-    Layer.succeed(Concurrency, flags.jobs), Layer.succeed(Pull.Durability, flags.durability),
+    Layer.succeed(Concurrency, flags.jobs), Layer.succeed(Pull.Durability, flags.durability), Layer.succeed(Policy.TrustedKeys, trusted),
+    Layer.succeed(Policy.Protocol, flags.docker19 ? "docker-1.9" : "safe"),
     Layer.effect(RegistryOptions, Effect.map(RegistryOptions, (options) => ({ ...options, insecure: flags.insecure })))
   )
   const kind = flags.quiet ? "quiet" : flags.progress
   const shown = yield* Progress.show(kind, hub.stream).pipe(Effect.forkChild({ startImmediately: true }))
   const tell = (reference: string, error: unknown) => Effect.sync(() => hub.publish(failed(reference, error)))
   const outcomes = yield* all.pipe(
+    Effect.tap(repositoriesDone),
     Effect.tap(Effect.forEach(({ reference, result }) => Result.isFailure(result) ? tell(reference, result.failure) : Effect.void)),
     Effect.provide(Towline.layer({ store: flags.store }).pipe(Layer.provideMerge(settings))),
     // What no pull can begin without.
@@ -120,7 +165,7 @@ export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
       continue
     }
     code = code === 0 ? Run.exitCode(result.failure) : code
-    if (!Progress.isStream(kind)) yield* Cli.tell(`pull: ${flags.references.length > 1 ? `${reference}: ` : ""}${Run.sentence(result.failure)}`)
+    if (!Progress.isStream(kind)) yield* Cli.tell(`pull: ${outcomes.length > 1 ? `${reference}: ` : ""}${Run.sentence(result.failure)}`)
   }
   if (code !== 0) return yield* Effect.fail(new Run.Failed(code))
 }) satisfies (flags: PullFlags) => Effect.Effect<void, unknown, FileSystem.FileSystem>

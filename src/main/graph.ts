@@ -90,7 +90,33 @@ const save = Command.make("save", {
     { command: "graph save debian:12 | ssh host docker load", description: "Send an image to another machine's Docker" }
   ]))
 
+const old = Effect.promise(() => import("./OldCommand.ts"))
+const image = Argument.String("image").pipe(Argument.withDescription("name:tag, name@digest, an image id or the first digits of one"))
+
+const tag = Command.make("tag", {
+  store: Cli.store, image,
+  name: Argument.String("name").pipe(Argument.withDescription("The new name: name, name:tag or name@digest")),
+  force: Flag.Boolean("force").pipe(Flag.withAlias("f"), Flag.withDescription("Move a tag that names another image; a digest never moves"), Flag.withoutNegation, Flag.withDefault(false))
+}, (flags) => Effect.flatMap(old, ({ tag }) => tag(flags))).pipe(
+  Command.withDescription("Give an image one more name"),
+  Command.withExamples([{ command: "graph tag debian:12 127.0.0.1:5000/debian:mine", description: "Name an image for another registry" }]))
+
+const set = Command.make("set", {
+  store: Cli.store, durability: Cli.durability,
+  id: Argument.String("id").pipe(Argument.withDescription("The image's id: 64 hexadecimal digits")),
+  json: Flag.String("json").pipe(Flag.withDescription("The file with the image's JSON, which is kept byte for byte"), Flag.withMetavar("FILE"))
+}, (flags) => Effect.flatMap(old, ({ set }) => set(flags))).pipe(
+  Command.withDescription("Add one image of Docker's old graph: its JSON from a file, its layer's tar (plain or compressed; none is a layer too) from standard input"),
+  Command.withExamples([{ command: "graph set $(cat id) --json json < layer.tar", description: "Add an image from the parts of a v1 archive" }]))
+
+const history = Command.make("history", {
+  ...flags, image,
+  v1: Flag.Boolean("v1").pipe(Flag.withDescription("Show v1 IDs too: by these a v1 registry would know the images"), Flag.withoutNegation, Flag.withDefault(false))
+}, (flags) => Effect.flatMap(old, ({ history }) => history(flags))).pipe(
+  Command.withDescription("Show how an image was made, newest step first; for schema1 and v1 images with the image of each step"),
+  Command.withExamples([{ command: "graph history debian:7", description: "Each step, when, and how many bytes it added" }]))
+
 Cli.main(Command.make("graph").pipe(
   Command.withDescription("Look at and change the local image graph."),
-  Command.withSubcommands([ls, show, rm, load, save, check, gc, du, log])
+  Command.withSubcommands([ls, show, history, tag, rm, load, save, set, check, gc, du, log])
 ), version)

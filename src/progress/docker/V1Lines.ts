@@ -5,7 +5,7 @@ import * as Words from "./Words.ts"
 
 /** What is to be said of a layer, and whether that is all. */
 interface Line {
-  readonly size: number | undefined
+  size: number | undefined
   said: Array<string>
   download: Meter | undefined
   complete: boolean
@@ -18,7 +18,9 @@ type Of<Tag extends PullEvent["_tag"]> = Extract<PullEvent, { readonly _tag: Tag
  * base up. What happens to a layer before its turn is said when that comes.
  */
 export class V1Lines {
-  private readonly lines = new Map<LayerKey, Line>()
+  private lines = new Map<LayerKey, Line>()
+  /** Whether the lines are in the plan's order. */
+  private ordered = false
   private readonly columns: number | undefined
   /** Whether any layer was not there before. */
   moved = false
@@ -27,10 +29,14 @@ export class V1Lines {
 
   /** Learns the order; an image that is in the graph needs nothing more. */
   planned({ layers }: Of<"planned">): ReadonlyArray<string> {
-    this.lines.clear()
+    const before = this.lines
+    this.lines = new Map()
+    this.ordered = true
     for (const { image, layer, size } of layers) {
-      const known = image?.known === true
-      this.lines.set(layer, { size, said: known ? [say(short(layer), "Download complete")] : [], download: undefined, complete: known })
+      const line = before.get(layer) ?? { size, said: [], download: undefined, complete: false }
+      line.size = size
+      if (image?.known === true && !line.complete) finish(short(layer), line)
+      this.lines.set(layer, line)
     }
     return this.advance()
   }
@@ -40,6 +46,7 @@ export class V1Lines {
     const words = Words.image(event)
     const left = event.state === "complete" ? this.rest() : []
     this.lines.clear()
+    this.ordered = false
     return [...left, ...(words === undefined ? [] : [say(short(event.image), words)])]
   }
 
@@ -68,12 +75,12 @@ export class V1Lines {
         const meter = line.download ?? new Meter(line.size ?? -1)
         this.meter(id, line, [...(meter.size > 0 ? meter.at(meter.size) : []), ...meter.end()])
         this.moved = true
-        this.finish(id, line)
+        finish(id, line)
         break
       }
       case "exists":
         if (line.download !== undefined) this.meter(id, line, line.download.close())
-        this.finish(id, line)
+        finish(id, line)
         break
       default:
     }
@@ -87,17 +94,13 @@ export class V1Lines {
     return said
   }
 
-  private finish(id: string, line: Line): void {
-    line.said.push(say(id, "Download complete"))
-    line.complete = true
-  }
-
   private meter(id: string, line: Line, amounts: ReturnType<Meter["end"]>): void {
     line.said.push(...amounts.map((amount) => Message.progress(Message.docker19, id, "Downloading", amount, this.columns)))
   }
 
-  /** Says what is to be said of the complete layers and of the one above them. */
+  /** Says what is to be said of the complete layers and of the one above them; before the plan nobody knows which that is. */
   private advance(): ReadonlyArray<string> {
+    if (!this.ordered) return []
     const said: Array<string> = []
     for (const line of this.lines.values()) {
       said.push(...line.said)
@@ -109,3 +112,8 @@ export class V1Lines {
 }
 
 const say = (id: string, action: string): string => Message.progress(Message.docker19, id, action)
+
+const finish = (id: string, line: Line): void => {
+  line.said.push(say(id, "Download complete"))
+  line.complete = true
+}
