@@ -134,7 +134,7 @@ const enter = Effect.fnUntraced(function*(home: Shape, image: Registration) {
     yield* db.run(sql`INSERT INTO origins ${sql.insert({ digest: manifest.digest, ...origin, at })}
       ON CONFLICT (digest, repository) DO UPDATE SET endpoint = excluded.endpoint, at = excluded.at`)
   }
-  for (const name of image.tags) yield* Tags.write(home, name, { image: id, manifest: manifest.digest, target })
+  for (const name of image.tags) yield* Tags.write(home, name, { image: id, manifest: manifest.digest, target }, { endpoint: origin?.endpoint })
   return yield* Images.byManifest(home, manifest.digest)
 })
 
