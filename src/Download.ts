@@ -4,7 +4,7 @@ import {
 import { VerifyError, type Descriptor } from "./image/Descriptor.ts"
 import { Feed } from "./Feed.ts"
 import { Hub } from "./progress/Hub.ts"
-import { keyOf, type LayerEvent } from "./progress/PullEvent.ts"
+import type { LayerEvent } from "./progress/PullEvent.ts"
 import { NetworkError, type RegistryFailure } from "./registry/Errors.ts"
 import { Registry, type Repository } from "./registry/Registry.ts"
 import * as RetryPolicy from "./registry/RetryPolicy.ts"
@@ -124,7 +124,7 @@ export class Downloads extends Context.Service<Downloads, {
     const map: RcMap.RcMap<Request, Download> = yield* RcMap.make({
       lookup: Effect.fnUntraced(function*(request: Request): Effect.fn.Return<Download, never, BlobStore | Registry | Scope.Scope> {
         const feed = new Feed()
-        const events = new Hub<LayerEvent>(keyOf)
+        const events = new Hub<LayerEvent>(() => undefined)
         const opened = yield* Deferred.make<number, DownloadError>()
         // The file belongs to a scope that was there before the fiber, so it is closed after the fiber has ended: a commit that
         // is under way when the last holder leaves still owns its ingest, and no byte goes to whoever gets the descriptor's number.
@@ -160,7 +160,14 @@ const run = Effect.fn("Downloads.run")(function*({ blob, repository }: Request, 
     yield* Deferred.succeed(opened, fd)
     return
   }
-  const downloading = (bytes: number) => events.publish({ _tag: "downloading", layer, bytes, total: blob.size })
+  // As often as a reader wants to hear of it (pkg/progressreader): every event is kept for those who come late.
+  const step = Math.min(512 * 1024, Math.trunc(blob.size / 100))
+  let told: number | undefined
+  const downloading = (bytes: number) => {
+    if (told !== undefined && bytes >= told && bytes - told <= step && bytes < blob.size) return
+    told = bytes
+    events.publish({ _tag: "downloading", layer, bytes, total: blob.size })
+  }
   events.publish({ _tag: "waiting", layer })
   const ingest = yield* blobs.ingest(blob, { waiting: (bytes) => Effect.sync(() => downloading(bytes)) })
   const moved = () => {

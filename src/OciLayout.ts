@@ -43,7 +43,10 @@ const open = Effect.fnUntraced(function*(root: string) {
 })
 
 /** A schema2 manifest in OCI's words: the same config and layers, other media types. The bytes depend on nothing else. */
-const asOci = ({ config, layers }: PulledImage): { readonly manifest: Descriptor; readonly raw: Buffer } => {
+export const asOci = ({ config, layers }: {
+  readonly config: Pick<PulledImage["config"], "descriptor">
+  readonly layers: ReadonlyArray<{ readonly blob: Descriptor }>
+}): { readonly manifest: Descriptor; readonly raw: Buffer } => {
   const raw = Buffer.from(JSON.stringify({
     schemaVersion: 2,
     mediaType: MediaType.ociManifest,

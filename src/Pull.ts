@@ -1,31 +1,41 @@
-import { type Cause, Effect, Exit, Fiber, Option, Queue, Stream } from "effect"
+import { type Cause, Effect, Exit, Fiber, Option, Queue, Result, Stream } from "effect"
 import { dirname, resolve } from "node:path"
 import { type DownloadError, Downloads } from "./Download.ts"
 import { Durability } from "./Durability.ts"
+import * as Fallback from "./Fallback.ts"
 import { type ImageConfig } from "./image/ImageConfig.ts"
 import * as Config from "./image/ImageConfig.ts"
 import type { Descriptor } from "./image/Descriptor.ts"
 import type { Digest } from "./image/Digest.ts"
 import type { ManifestRefused } from "./image/Manifest.ts"
 import type { InvalidPlatform, NoPlatform } from "./image/Platform.ts"
-import type { InvalidReference } from "./image/Reference.ts"
+import * as Reference from "./image/Reference.ts"
 import type { Unset } from "./layer/Job.ts"
 import { Workers } from "./layer/Workers.ts"
 import { type LayerError, Layers, type Wanted } from "./Layers.ts"
 import { Hub } from "./progress/Hub.ts"
 import { keyOf, type PullEvent } from "./progress/PullEvent.ts"
+import * as OldPull from "./OldPull.ts"
+import * as Policy from "./Policy.ts"
+import * as Pools from "./Pools.ts"
 import * as PullPlan from "./PullPlan.ts"
+import type { ImageRefused } from "./Register.ts"
+import { type V1Index, V1Registry } from "./registry/V1Registry.ts"
 import * as RootFs from "./RootFs.ts"
+import type { Schema1Refused } from "./Schema1Plan.ts"
 import { BlobStore } from "./store/BlobStore.ts"
 import { Graph } from "./store/Graph.ts"
 import { LayerStore } from "./store/LayerStore.ts"
 import { Leases } from "./store/Leases.ts"
+import { unsetSentence } from "./Unset.ts"
+import * as V1Pull from "./V1Pull.ts"
 
 export { Durability } from "./Durability.ts"
 
 /** Everything a pull can fail with. */
 export type PullError =
-  | InvalidReference | InvalidPlatform | NoPlatform | ManifestRefused | DownloadError | LayerError | RootFs.TargetNotEmpty
+  | Reference.InvalidReference | InvalidPlatform | NoPlatform | ManifestRefused | Schema1Refused | ImageRefused | DownloadError | LayerError
+  | RootFs.TargetNotEmpty
 
 /** How to pull. */
 export interface PullOptions {
@@ -63,11 +73,22 @@ export interface PulledImage {
 /** Resolves a reference to one image and says what pulling it would do; writes nothing. */
 export const plan = PullPlan.make
 
-/** Pulls one image; its events go to `hub`, for whoever reads it. */
-export const pullWith = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: string, options: PullOptions = {}) {
+/** Pulls one image; its events go to `hub`, for whoever reads it. Who asks for what is being pulled already joins that pull. */
+export const pullWith = (hub: Hub<PullEvent>, text: string, options: PullOptions = {}) =>
+  Pools.pull(hub, text, options, (hub) => pullAlone(hub, text, options))
+
+const pullAlone = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: string, options: PullOptions) {
   if (options.rootfs !== undefined) yield* RootFs.vacant(options.rootfs)
-  const plan = yield* PullPlan.make(text, options).pipe(warmed(text))
-  return yield* execute(hub, plan, options)
+  const reference = yield* Effect.fromResult(Reference.parse(text))
+  const planned = PullPlan.make(text, options).pipe(warmed(text))
+  const run = (plan: Effect.Success<typeof planned>) => plan.kind === "schema1" ? OldPull.schema1(hub, plan, options) : execute(hub, plan, options)
+  const v1 = (index: V1Index) => V1Pull.pull(hub, text, options, index)
+  if ((yield* Policy.Protocol) === "docker-1.9") return yield* Fallback.historical(reference, { v2: Effect.flatMap(planned, run), v1 })
+  const plan = yield* Effect.result(planned)
+  if (Result.isSuccess(plan)) return yield* run(plan.success)
+  const error = plan.failure
+  const origin = Fallback.isRegistryFailure(error) ? yield* Fallback.legacyOrigin(reference, error) : undefined
+  return yield* origin === undefined ? Effect.fail(error) : v1(yield* (yield* V1Registry).ping(reference.domain, origin))
 })
 
 /** Starts the workers while a reference is resolved that is not in the store yet. */
@@ -103,10 +124,10 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
   const tag = { name: `${repository.domain}/${repository.path}`, reference: plan.name }
   const current = yield* graph.resolve(`${tag.name}${plan.name.includes(":") ? "@" : ":"}${plan.name}`).pipe(
     Effect.asSome, Effect.catchTags({ ImageNotFound: () => Effect.succeedNone, AmbiguousName: () => Effect.succeedNone }))
+  const tagged = Option.filter(current, ({ tags }) => tags.some(({ name, reference }) => name === tag.name && reference === tag.reference))
   // Two manifests can describe one image: the tag must be of this one.
   const named = Option.exists(before, ({ manifest }) => manifest.digest === plan.manifest.digest)
-    && Option.exists(current, ({ manifest, tags }) =>
-      manifest.digest === plan.manifest.digest && tags.some(({ name, reference }) => name === tag.name && reference === tag.reference))
+    && Option.exists(tagged, ({ manifest }) => manifest.digest === plan.manifest.digest)
   const unsets: Array<Unset> = []
   /** Layers that are complete with the root file system they go into, and not before. */
   const awaited = options.rootfs !== undefined && !unpack ? new Set<Digest>() : undefined
@@ -170,7 +191,7 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
       target: plan.target.digest, wanted: plan.wanted, tags: [tag],
       ...(plan.endpoint === "store" ? {} : { origin: { repository: tag.name, endpoint: plan.endpoint } }), synced: unsynced
     })
-    if (!named) hub.publish({ _tag: "tagged", reference, digest: plan.target.digest })
+    if (!named) hub.publish({ _tag: "tagged", reference, digest: plan.target.digest, ...(Option.isSome(tagged) ? { moved: true } : {}) })
   }
   if (root !== undefined) {
     yield* root.publish
@@ -189,15 +210,6 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
 }, Effect.scoped)
 
 const configBytes = (plan: PullPlan.PullPlan): Uint8Array => plan.documents.at(-1)?.raw ?? new Uint8Array()
-
-/** One sentence on what could not be set on this host, or nothing. */
-const unsetSentence = (unsets: ReadonlyArray<Unset>): string | undefined => {
-  const total = (key: keyof Unset) => unsets.reduce((sum, unset) => sum + unset[key], 0)
-  const counts = [[total("owners"), "owners"], [total("devices"), "device nodes"], [total("xattrs"), "extended attributes"], [total("times"), "times"]] as const
-  const missing = counts.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`)
-  return missing.length === 0 ? undefined
-    : `this user or host could not set ${missing.join(", ")}: they are recorded with the layers; pull as root on Linux to have them set`
-}
 
 /** Pulls an image into the store: every byte verified, layers fetched and unpacked in parallel, the tag last. */
 export const pull = (reference: string, options: PullOptions = {}) =>

@@ -9,6 +9,7 @@ import * as Platform from "./image/Platform.ts"
 import * as Reference from "./image/Reference.ts"
 import { LayerState } from "./progress/PullEvent.ts"
 import { Registry, type Repository } from "./registry/Registry.ts"
+import * as Schema1Plan from "./Schema1Plan.ts"
 import { BlobStore } from "./store/BlobStore.ts"
 import { LayerStore } from "./store/LayerStore.ts"
 
@@ -134,6 +135,9 @@ export const make = Effect.fn("PullPlan.make")(function*(text: string, options: 
       ...(context.contentType === undefined ? {} : { contentType: context.contentType }),
       ...(context.descriptor === undefined ? {} : { descriptor: context.descriptor })
     }))
+  if (Schema1Plan.isSchema1(answer.raw, answer.contentType)) {
+    return yield* Schema1Plan.make(answer, { reference, printed, wanted, strict: options.platform !== undefined })
+  }
   const first = yield* decode(answer.raw, answer)
   const targetDescriptor = new Descriptor({ mediaType: first.mediaType, digest: answer.digest, size: answer.raw.byteLength })
 

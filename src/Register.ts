@@ -1,6 +1,6 @@
-import { Effect, Option, Result, Schema, Stream } from "effect"
+import { Effect, Option, Result, Schema, Scope, Stream } from "effect"
 import { Durability } from "./Durability.ts"
-import type { Descriptor } from "./image/Descriptor.ts"
+import type { Descriptor, VerifyError } from "./image/Descriptor.ts"
 import { Digest } from "./image/Digest.ts"
 import * as Config from "./image/ImageConfig.ts"
 import * as MediaType from "./image/MediaType.ts"
@@ -20,6 +20,7 @@ import * as Files from "./store/Files.ts"
 import { Graph, type Image, type Node, type Registration, type TagName } from "./store/Graph.ts"
 import { LayerStore } from "./store/LayerStore.ts"
 import { Leases } from "./store/Leases.ts"
+import type { Receipt } from "./store/Receipt.ts"
 
 /** An image cannot enter the graph: `rule` says why, `id` is its own. */
 export class ImageRefused extends Schema.TaggedError<ImageRefused>()("ImageRefused", {
@@ -67,26 +68,38 @@ export interface Top {
   readonly origin?: { readonly repository: string; readonly endpoint: string }
 }
 
+/** Fills a receipt with a layer's bytes; it may start again from the first one. */
+export type Fill<E, R> = (receipt: Receipt) => Effect.Effect<void, E, R>
+
+/** Fills a receipt from a stream. */
+export const from = <E, R>(bytes: Stream.Stream<Uint8Array, E, R>): Fill<E | Disk.StoreError | VerifyError, R> => (receipt) =>
+  Stream.runForEachArray(bytes, (chunks) => Disk.attempt(() => { for (const chunk of chunks) receipt.append(chunk) }))
+
+/** What a receipt's bytes inflate to. They were unpacked before: what could be wrong with them is known not to be. */
+const inflated = Effect.fnUntraced(function*({ fd, size }: Receipt, subject: string) {
+  const plain = yield* (yield* BlobStore).receive
+  const job = { kind: "inflate", fd, size, into: plain.fd, limit: Number.MAX_SAFE_INTEGER, native: yield* Native } as const
+  yield* perform<"inflate">(job, subject, new Control()).pipe(Effect.catchTag("JobStopped", Effect.die))
+  yield* Disk.forEachPiece(plain.fd, Number.MAX_SAFE_INTEGER, plain.path, (piece) => plain.count(piece))
+  return plain
+})
+
 /**
  * Brings a layer of unknown digest into the store: receives all of it, unpacks it, and then makes blob and layer visible. A
- * failure leaves nothing. No bytes are no layer: undefined. Both are leased until the scope closes.
+ * failure leaves nothing. No bytes are no layer: undefined. Both are leased until the scope closes. `subject` is for errors.
  */
-export const receive = Effect.fn("Register.receive")(function*<E, R>(subject: string, bytes: Stream.Stream<Uint8Array, E, R>) {
+export const receive = Effect.fn("Register.receive")(function*<E, R>(subject: string, fill: Fill<E, R>) {
   const blobs = yield* BlobStore
   const store = yield* LayerStore
   const native = yield* Native
   const limits = yield* Limits
   const leases = yield* Leases
+  const outer = yield* Effect.scope
   return yield* Effect.scoped(Effect.gen(function*() {
     const receipt = yield* blobs.receive
-    let head: Uint8Array = new Uint8Array(0)
-    yield* Stream.runForEachArray(bytes, (chunks) => Disk.attempt(() => {
-      for (const chunk of chunks) {
-        if (head.byteLength < 6) head = Buffer.concat([head, chunk.subarray(0, 6)])
-        receipt.append(chunk)
-      }
-    }))
+    yield* fill(receipt)
     if (receipt.size === 0) return undefined
+    const compression = MediaType.compressionOf(receipt.head)
     const staging = yield* store.staging({ kind: "layer" })
     const folder = `${staging.path}/0`
     yield* Files.makeFolder(folder, { mode: 0o700 })
@@ -96,11 +109,12 @@ export const receive = Effect.fn("Register.receive")(function*<E, R>(subject: st
       { kind: "unpack", fd: receipt.fd, size: receipt.size, folder, diffId: undefined, native, limits }, subject, control
     ).pipe(Effect.catchTag("JobStopped", Effect.die))
     const diffId = Digest.make(unpacked.diffId)
-    const compression = MediaType.compressionOf(head)
-    const mediaType = MediaType.layerOf(compression === "bzip2" || compression === "xz" ? "none" : compression)
-    const expected = receipt.describe(mediaType)
-    yield* leases.hold([expected.digest, diffId])
-    const blob = yield* receipt.commit(mediaType)
+    // Today's images have no name for these two: what is kept is the tar.
+    const odd = compression === "bzip2" || compression === "xz"
+    const kept = odd ? yield* inflated(receipt, subject) : receipt
+    const mediaType = MediaType.layerOf(odd ? "none" : compression)
+    yield* Scope.provide(leases.hold([kept.describe(mediaType).digest, diffId]), outer)
+    const blob = yield* kept.commit(mediaType)
     yield* store.commit({ ...staging, path: folder }, { diffId, blob: blob.digest, mediaType, blobSize: blob.size, size, entries })
     return { layer: { blob, diffId, size } satisfies OwnLayer, unset }
   }))
@@ -192,22 +206,29 @@ export const enroll = Effect.fn("Register.enroll")(function*(images: ReadonlyArr
 export const checkId = (id: string): Effect.Effect<void, ImageRefused> =>
   isImageId(id) ? Effect.void : Effect.fail(refuse(id, "id", `image ID '${id}' is invalid: 64 lower-case hexadecimal digits are needed`))
 
+/** The parent that an image's JSON names, if any; its other contents are checked too. */
+export const parentOf = (id: string, json: Uint8Array): Effect.Effect<string | undefined, ImageRefused> =>
+  Effect.fromResult(Result.mapBoth(V1Image.decode(GoText.decode(json).toWellFormed()), {
+    onFailure: ({ message }) => refuse(id, "json", `the image ${id} cannot be used: ${message}`),
+    onSuccess: ({ parent }) => parent === "" ? undefined : parent
+  }))
+
 /**
  * Adds one image to the graph (docker 1.9: Graph.Register). Its ID is checked; an image that is there already is a success,
  * and its layer is not read; without a layer, or with an empty one, its size is 0. A failure leaves nothing. What it uses is
  * leased until the scope closes. Gives what could not be set on this host, too.
  */
-export const register = Effect.fn("Register.register")(function*<E = never, R = never>(image: OldImage, bytes?: Stream.Stream<Uint8Array, E, R>) {
+export const register = Effect.fn("Register.register")(function*<E = never, R = never>(image: OldImage, fill?: Fill<E, R>) {
   yield* checkId(image.id)
   const graph = yield* Graph
   const there = yield* graph.node(image.id)
   if (Option.isSome(there)) return { node: there.value, added: false, unset: undefined as Unset | undefined }
   // Before the layer is read: what cannot be registered in the end is not worth its bytes.
-  yield* Effect.fromResult(Result.mapError(V1Image.decode(GoText.decode(image.json).toWellFormed()), ({ message }) => refuse(image.id, "json", `the image ${image.id} cannot be used: ${message}`)))
+  yield* parentOf(image.id, image.json)
   if (image.parent !== undefined && Option.isNone(yield* graph.node(image.parent))) {
     return yield* refuse(image.id, "parent", `the image ${image.id} stands on ${image.parent}, which is not in the graph: load or pull that one first`)
   }
-  const received = bytes === undefined ? undefined : yield* receive(image.id, bytes)
+  const received = fill === undefined ? undefined : yield* receive(image.id, fill)
   yield* enroll([{ ...image, layer: received?.layer }])
   const node = yield* graph.node(image.id)
   if (Option.isNone(node)) return yield* taken(image.id)

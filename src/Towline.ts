@@ -3,9 +3,11 @@ import * as Download from "./Download.ts"
 import { Control } from "./layer/Control.ts"
 import { Workers } from "./layer/Workers.ts"
 import { Layers, perform } from "./Layers.ts"
+import { Pools } from "./Pools.ts"
 import { Credentials } from "./registry/Credentials.ts"
 import { Registry } from "./registry/Registry.ts"
 import { Transport } from "./registry/Transport.ts"
+import { V1Registry } from "./registry/V1Registry.ts"
 import * as Store from "./store/Store.ts"
 
 /** What the whole is made from. */
@@ -24,7 +26,7 @@ export const layerStore = (options: TowlineOptions) => {
 
 /** The whole: a store, a registry client, the workers, and what shares their work. Needs a FileSystem for the credentials file. */
 export const layer = (options: TowlineOptions) => {
-  const registry = Registry.layer.pipe(Layer.provide(Layer.mergeAll(Transport.layer, Credentials.layer)))
+  const registry = Layer.merge(Registry.layer, V1Registry.layer).pipe(Layer.provide(Layer.mergeAll(Transport.layer, Credentials.layer)))
   const base = Layer.mergeAll(layerStore(options), registry).pipe(Layer.provideMerge(Workers.layer))
-  return Layers.layer.pipe(Layer.provideMerge(Download.Downloads.layer), Layer.provideMerge(base))
+  return Layer.mergeAll(Layers.layer, Pools.layer).pipe(Layer.provideMerge(Download.Downloads.layer), Layer.provideMerge(base))
 }

@@ -6,7 +6,7 @@ import * as Pull from "../src/Pull.ts"
 import * as RootFs from "../src/RootFs.ts"
 import { Graph } from "../src/store/Graph.ts"
 import { Fault, ImageBuilder, TestRegistry, Tree } from "../src/testing/index.ts"
-import { assertSound, openDescriptors, temporary, towline } from "./harness.ts"
+import { assertSound, openDescriptors, temporary, towline, planned } from "./harness.ts"
 
 const { image, index, layer, noise } = ImageBuilder
 const platform = "linux/amd64"
@@ -223,7 +223,7 @@ describe("Pull", () => {
     }).pipe(Effect.provide(towline(folder)))
     registry.forget()
     yield* Effect.gen(function*() {
-      const plan = yield* Pull.plan(`${registry.host}/half:1`, { platform })
+      const plan = yield* planned(`${registry.host}/half:1`, platform)
       assert.strictEqual(plan.layers[0]?.state, "partial")
       yield* Pull.pull(`${registry.host}/half:1`, { platform })
       const sent = registry.requests.filter((request) => request.digest === digest).reduce((sum, { bytesSent }) => sum + bytesSent, 0)

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import * as Pull from "../src/Pull.ts"
 import { ImageBuilder, TestRegistry } from "../src/testing/index.ts"
-import { temporary, towline } from "./harness.ts"
+import { temporary, towline, planned } from "./harness.ts"
 
 const { image, index, layer, layerOf } = ImageBuilder
 const platform = "linux/amd64"
@@ -22,7 +22,7 @@ describe("PullPlan", () => {
     const bare = [artifact, arm, amd].map((built) => ({ built, platform: null }))
     registry.put("bare", "1", index(bare)).put("bare", "arm", index(bare.slice(0, 2)))
     yield* Effect.gen(function*() {
-      const plan = yield* Pull.plan(`${registry.host}/bare:1`, { platform })
+      const plan = yield* planned(`${registry.host}/bare:1`, platform)
       assert.strictEqual(plan.manifest.digest, amd.manifest.descriptor.digest)
       assert.deepStrictEqual(plan.candidates.filter(({ lost }) => lost === undefined).map(({ digest }) => digest), [amd.manifest.descriptor.digest])
       const error = yield* Effect.flip(Pull.plan(`${registry.host}/bare:arm`, { platform }))
@@ -37,7 +37,7 @@ describe("PullPlan", () => {
     registry.put("six", "1", index([entry])).put("six", "nested", index([index([entry])]))
     yield* Effect.gen(function*() {
       for (const tag of ["1", "nested"]) {
-        const plan = yield* Pull.plan(`${registry.host}/six:${tag}`, { platform: "linux/arm/v6" })
+        const plan = yield* planned(`${registry.host}/six:${tag}`, "linux/arm/v6")
         assert.strictEqual(plan.manifest.digest, six.manifest.descriptor.digest)
       }
     }).pipe(Effect.provide(towline(folder)))

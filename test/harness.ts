@@ -5,7 +5,7 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Native } from "../src/Layers.ts"
-import { Durability } from "../src/Pull.ts"
+import * as Pull from "../src/Pull.ts"
 import * as RetryPolicy from "../src/registry/RetryPolicy.ts"
 import { Graph } from "../src/store/Graph.ts"
 import * as Towline from "../src/Towline.ts"
@@ -27,7 +27,7 @@ export const towline = (
       NodeServices.layer,
       ConfigProvider.layer(ConfigProvider.fromEnvRecord({ DOCKER_CONFIG: join(folder, "no-config") })),
       Layer.succeed(Native, options.native ?? true),
-      Layer.succeed(Durability, options.durability ?? "fast"),
+      Layer.succeed(Pull.Durability, options.durability ?? "fast"),
       Layer.effect(RetryPolicy.Limits, Effect.map(RetryPolicy.Limits, (limits) => ({ ...limits, pace: 0.01, ...options.limits })))
     )))
 
@@ -38,6 +38,10 @@ export const assertSound = (folder: string) => Effect.gen(function*() {
   for (let n = 0; n < 60 && ingests().length > 0; n++) yield* Effect.sleep("50 millis")
   assert.deepStrictEqual(ingests(), [])
 })
+
+/** The plan of a modern image. */
+export const planned = (reference: string, platform: string) => Effect.flatMap(Pull.plan(reference, { platform }), (plan) =>
+  plan.kind === "schema1" ? Effect.die(new Error("a schema1 manifest")) : Effect.succeed(plan))
 
 /** Descriptors this process has open. */
 export const openDescriptors = (): number => readdirSync("/proc/self/fd").length

@@ -35,8 +35,19 @@ export interface RemoveJob {
   readonly path: string
 }
 
+/** Inflate the tar archive in the first `size` bytes of the file `fd`, at most to `limit` bytes, into the empty file `into`. */
+export interface InflateJob {
+  readonly kind: "inflate"
+  /** Descriptors of this process; their owner keeps them open until the job has ended. */
+  readonly fd: number
+  readonly size: number
+  readonly into: number
+  readonly limit: number
+  readonly native: boolean
+}
+
 /** What a worker can be asked. */
-export type Job = UnpackJob | MergeJob | RemoveJob
+export type Job = UnpackJob | MergeJob | RemoveJob | InflateJob
 
 /** What applying could not set on this host. */
 export type Unset = ApplySummary["unset"]
@@ -54,6 +65,7 @@ export interface Answers {
   readonly unpack: Unpacked
   readonly merge: { readonly unset: Unset }
   readonly remove: { readonly removed: true }
+  readonly inflate: { readonly size: number }
 }
 
 /** How a job can end badly: refused content, a refusing disk, a request to stop, or a bug of ours. */

@@ -1,12 +1,12 @@
 import { createHash } from "node:crypto"
-import { mkdirSync, readSync } from "node:fs"
+import { mkdirSync, readSync, writeSync } from "node:fs"
 import { parentPort, workerData } from "node:worker_threads"
 import { Apply } from "./apply/Apply.ts"
 import { Control, Gate, Stopped } from "./Control.ts"
 import { Refused } from "./Fault.ts"
 import { defaultLimits } from "./Limits.ts"
 import { inflater } from "./inflate/Inflate.ts"
-import type { Answers, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob } from "./Job.ts"
+import type { Answers, InflateJob, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob } from "./Job.ts"
 import { merge } from "./merge/Merge.ts"
 import { removeTree } from "./tree/Remove.ts"
 import * as Syscalls from "./Syscalls.ts"
@@ -86,11 +86,47 @@ const remove = (job: RemoveJob, control: Control): Answers["remove"] => {
   return { removed: true }
 }
 
+/** Bytes that may follow an archive's end marker, which writers pad to their record size. */
+const tailCap = 16 * 1024 * 1024
+
+const inflateArchive = async (job: InflateJob, control: Control): Promise<Answers["inflate"]> => {
+  const stop = stopOf(control)
+  let size = 0
+  let tail = 0
+  // What is no archive, and what inflates without end after one, is noticed here and not when the disk is full.
+  const tar = new TarReader({ entry: () => {}, data: () => {}, end: () => {} })
+  const inflate = inflater((bytes) => {
+    stop()
+    if (tar.ended) tail += bytes.byteLength
+    if (tail > tailCap) throw new Refused(`more than ${tailCap} bytes follow the end of the archive`)
+    if (size + bytes.byteLength > job.limit) throw new Refused(`it inflates to more than ${job.limit} bytes`)
+    tar.write(bytes)
+    for (let at = 0; at < bytes.byteLength;) at += writeSync(job.into, bytes, at, bytes.byteLength - at, size + at)
+    size += bytes.byteLength
+  }, { native: job.native })
+  try {
+    for (let at = 0; at < job.size;) {
+      stop()
+      const read = readSync(job.fd, piece, 0, Math.min(piece.byteLength, job.size - at), at)
+      if (read === 0) throw new Refused(`the file ended at ${at} of ${job.size} bytes`)
+      at += read
+      await inflate.write(piece.subarray(0, read))
+      control.consume(at)
+    }
+    await inflate.end()
+    tar.end()
+  } finally {
+    inflate.close()
+  }
+  return { size }
+}
+
 const perform = (job: Job, control: Control): Answers[Job["kind"]] | Promise<Answers[Job["kind"]]> => {
   switch (job.kind) {
     case "unpack": return unpack(job, control)
     case "merge": return assemble(job, control)
     case "remove": return remove(job, control)
+    case "inflate": return inflateArchive(job, control)
   }
 }
 

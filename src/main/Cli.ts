@@ -46,13 +46,27 @@ export const store = folder("store").pipe(
 /** Machine-readable results. */
 export const json = Flag.Boolean("json").pipe(Flag.withDescription("Print the result as JSON"), Flag.withoutNegation, Flag.withDefault(false))
 
-/** A result on stdout; ends when it is written. A reader that left is no error of ours: `Run.run` ends the command. */
-export const print = (text: string): Effect.Effect<void, OutputError> => Effect.callback((resume) => {
-  process.stdout.write(`${text}\n`, (error) => {
+/** Whether unpacked files are waited for. */
+export const durability = Flag.Literals("durability", ["safe", "fast"]).pipe(
+  Flag.withDescription("safe: unpacked files outlive a power loss; fast: do not wait for them (default: safe)"), Flag.withDefault("safe"))
+
+/** How progress is shown. */
+export const progress = Flag.Literals("progress", ["auto", "tty", "plain", "json", "events", "quiet"]).pipe(
+  Flag.withDescription("How progress is shown on stderr; json: as Docker's API; events: one event a line (default: auto)"), Flag.withDefault("auto"))
+
+/** Results alone, as short as they can be. */
+export const quiet = Flag.Boolean("quiet").pipe(Flag.withAlias("q"), Flag.withDescription("No progress"), Flag.withoutNegation, Flag.withDefault(false))
+
+/** Bytes on stdout; ends when they are written. A reader that left is no error of ours: `Run.run` ends the command. */
+export const send = (bytes: Uint8Array | string): Effect.Effect<void, OutputError> => Effect.callback((resume) => {
+  process.stdout.write(bytes, (error) => {
     const code = error === null || error === undefined ? undefined : "code" in error ? String(error.code) : error.message
     resume(code === undefined ? Effect.void : code === "EPIPE" ? Effect.never : Effect.fail(new OutputError({ code })))
   })
 })
+
+/** A line of a result on stdout. */
+export const print = (text: string): Effect.Effect<void, OutputError> => send(`${text}\n`)
 
 /** A message on stderr. */
 export const tell = (text: string): Effect.Effect<void> => writeError(`${text}\n`)

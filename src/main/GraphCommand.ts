@@ -6,6 +6,7 @@ import { Graph, type Image, type TagName } from "../store/Graph.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
 import * as Run from "./Run.ts"
+import { table } from "./Table.ts"
 
 interface Flags {
   readonly store: string
@@ -24,14 +25,6 @@ const ago = (now: number, since: number): string => {
   const minutes = Math.max(0, Math.floor((now - since) / 60_000))
   if (minutes < 60) return `${minutes} min ago`
   return minutes < 48 * 60 ? `${Math.floor(minutes / 60)} h ago` : `${Math.floor(minutes / 1440)} d ago`
-}
-
-/** Rows as columns as wide as they need; in a terminal the first column gives way. */
-const table = (rows: ReadonlyArray<ReadonlyArray<string>>, columns: number | undefined): string => {
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)))
-  const others = widths.slice(1).reduce((sum, width) => sum + width + 2, 0)
-  widths[0] = columns === undefined ? widths[0] ?? 0 : Math.min(widths[0] ?? 0, Math.max(12, columns - others))
-  return rows.map((row) => row.map((cell, column) => Format.fit(cell, widths[column] ?? cell.length).padEnd(widths[column] ?? 0)).join("  ").trimEnd()).join("\n")
 }
 
 /** A line for each tag, and for each image without one. */

@@ -2,13 +2,20 @@ import { Effect, Fiber, Layer, Option, Result, Semaphore } from "effect"
 import type { FileSystem } from "effect"
 import { Concurrency } from "../Download.ts"
 import * as OciLayout from "../OciLayout.ts"
+import * as Reference from "../image/Reference.ts"
 import { Hub } from "../progress/Hub.ts"
 import { keyOf, type PullEvent } from "../progress/PullEvent.ts"
+import * as Policy from "../Policy.ts"
 import * as Pull from "../Pull.ts"
+import * as Jws from "../registry/Jws.ts"
 import { RegistryOptions } from "../registry/Endpoint.ts"
+import { statusOf } from "../registry/Errors.ts"
 import type { Link } from "../RootFs.ts"
+import * as Save from "../Save.ts"
+import * as Tags from "../Tags.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
+import { keys } from "./Keys.ts"
 import * as Progress from "./Progress.ts"
 import * as Run from "./Run.ts"
 
@@ -16,6 +23,9 @@ import * as Run from "./Run.ts"
 export interface PullFlags {
   readonly references: ReadonlyArray<string>
   readonly store: string
+  readonly allTags: boolean
+  readonly trustKeys: ReadonlyArray<string>
+  readonly docker19: boolean
   readonly platform: Option.Option<string>
   readonly jobs: number
   readonly rootfs: Option.Option<string>
@@ -29,9 +39,22 @@ export interface PullFlags {
   readonly json: boolean
 }
 
-const layouts = (flags: PullFlags) => Effect.forEach(flags.outputs, (output) => {
-  const path = output.startsWith("oci:") ? output.slice(4) : ""
-  return path === "" ? Effect.fail(new Cli.UsageError({ problem: `--output ${output} is not of the form oci:DIR` })) : Effect.succeed(path)
+/** Where else images go: into layouts one by one, into archives all at once. */
+interface Outputs {
+  readonly layouts: ReadonlyArray<string>
+  readonly archives: ReadonlyArray<{ readonly format: Save.Format; readonly file: string }>
+}
+
+const outputsOf = Effect.fnUntraced(function*(flags: PullFlags): Effect.fn.Return<Outputs, Cli.UsageError> {
+  const layouts: Array<string> = []
+  const archives: Array<Outputs["archives"][number]> = []
+  for (const output of flags.outputs) {
+    const [, kind, path] = /^(oci|oci-archive|docker-archive):(.+)$/s.exec(output) ?? []
+    if (path === undefined) return yield* new Cli.UsageError({ problem: `--output ${output} is not of the form oci:DIR, oci-archive:FILE or docker-archive:FILE` })
+    if (kind === "oci") layouts.push(path)
+    else archives.push({ format: kind === "oci-archive" ? kind : "docker-archive", file: path })
+  }
+  return { layouts, archives }
 })
 
 const resultOf = (image: Pull.PulledImage) => ({
@@ -45,15 +68,51 @@ const shortName = (reference: string): string => /:([^:/@]+)$/.exec(reference)?.
 const layoutName = (reference: string, { references }: PullFlags): string =>
   references.filter((other) => shortName(other) === shortName(reference)).length > 1 ? reference : shortName(reference)
 
+/** What the events say of a failure; the reference is normalised, if it can be read. */
+const failed = (text: string, error: unknown): PullEvent => {
+  const reference = Result.match(Reference.parse(text), { onFailure: () => text, onSuccess: Reference.print })
+  const code = statusOf(error)
+  return { _tag: "failed", reference, message: Run.sentence(error), ...(code === undefined ? {} : { code }) }
+}
+
+const savable = ({ config, layers, manifest, reference }: Pull.PulledImage): Save.Savable =>
+  ({ manifest, config: config.descriptor, layers, references: [reference] })
+
+/** A reference to pull, or why it is not known which. */
+interface Target {
+  readonly reference: string
+  readonly error?: unknown
+}
+
+/** The references that are asked for: with --all-tags those of every tag, told as one repository. */
+const targetsOf = Effect.fnUntraced(function*(flags: PullFlags, hub: Hub<PullEvent>) {
+  if (!flags.allTags) return flags.references.map((reference): Target => ({ reference }))
+  return (yield* Effect.forEach(flags.references, Effect.fnUntraced(function*(text) {
+    const listed = yield* Effect.result(Tags.list(text))
+    if (Result.isFailure(listed)) return [{ reference: text, error: listed.failure } satisfies Target]
+    const { name, protocol, tags } = listed.success
+    hub.publish({ _tag: "repository", reference: name, name, protocol, tags })
+    return tags.map((tag): Target => ({ reference: `${name}:${tag}` }))
+  }))).flat()
+})
+
 /** Pulls every reference; all are tried, and the first failure's exit code is given. */
 export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
-  const paths = yield* layouts(flags)
+  const outputs = yield* outputsOf(flags)
   if (Option.isSome(flags.rootfs) && flags.references.length > 1) {
     return yield* new Cli.UsageError({ problem: "--rootfs takes one reference at a time" })
   }
+  if (flags.allTags) {
+    if (Option.isSome(flags.rootfs)) return yield* new Cli.UsageError({ problem: "--rootfs takes one image, and --all-tags may be many" })
+    for (const text of flags.references) {
+      const { digest, tag } = yield* Effect.fromResult(Reference.parseNormalized(text))
+      if (tag !== undefined || digest !== undefined) return yield* new Cli.UsageError({ problem: `${text}: tag can't be used with --all-tags/-a` })
+    }
+  }
+  const trusted = flags.trustKeys.length === 0 ? undefined : yield* keys(flags.trustKeys, Jws.trustKeyId)
   const hub = new Hub<PullEvent>(keyOf)
   const options: Pull.PullOptions = {
-    link: flags.link, blobs: paths.length > 0,
+    link: flags.link, blobs: flags.outputs.length > 0,
     ...(Option.isSome(flags.platform) ? { platform: flags.platform.value } : {}),
     ...(Option.isSome(flags.rootfs) ? { rootfs: flags.rootfs.value } : {}),
     ...(Option.isSome(flags.unpack) ? { unpack: flags.unpack.value } : {})
@@ -61,18 +120,42 @@ export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
   const turn = yield* Semaphore.make(1) // a layout's index is read, changed and written: one at a time
   const one = Effect.fnUntraced(function*(reference: string) {
     const image = yield* Pull.pullWith(hub, reference, options)
-    yield* Effect.forEach(paths, (path) => turn.withPermits(1)(OciLayout.write(image, path, layoutName(image.reference, flags))), { discard: true })
+    yield* Effect.forEach(outputs.layouts, (path) => turn.withPermits(1)(OciLayout.write(image, path, layoutName(image.reference, flags))), { discard: true })
     return image
   })
-  const all = Effect.forEach(flags.references, (reference) => Effect.map(Effect.result(one(reference)), (result) => ({ reference, result })), { concurrency: 4 })
+  const attempt = ({ error, reference }: Target) =>
+    Effect.map(Effect.result(error === undefined ? one(reference) : Effect.fail(error)), (result) => ({ reference, result }))
+  const all = Effect.flatMap(targetsOf(flags, hub), (targets) => Effect.forEach(targets, attempt, { concurrency: 4 })).pipe(
+    // An archive holds all that was asked for, or is not written.
+    Effect.tap((outcomes) => {
+      const images = outcomes.flatMap(({ result }) => Result.isSuccess(result) ? [savable(result.success)] : [])
+      return images.length < outcomes.length ? Effect.void
+        : Effect.forEach(outputs.archives, ({ file, format }) => Save.write(images, format, file), { discard: true })
+    }))
+  const repositoriesDone = (outcomes: Effect.Success<typeof all>) => Effect.sync(() => {
+    for (const text of flags.allTags ? flags.references : []) {
+      const name = Result.match(Reference.parse(text), { onFailure: () => text, onSuccess: Reference.name })
+      const own = outcomes.filter(({ reference }) => reference.startsWith(`${name}:`))
+      if (own.length === 0 || own.some(({ result }) => Result.isFailure(result))) continue
+      hub.publish({ _tag: "done", reference: name, changed: own.some(({ result }) => Result.isSuccess(result) && result.success.changed) })
+    }
+  })
   const settings = Layer.mergeAll(
-    Layer.succeed(Concurrency, flags.jobs), Layer.succeed(Pull.Durability, flags.durability),
+    Layer.succeed(Concurrency, flags.jobs), Layer.succeed(Pull.Durability, flags.durability), Layer.succeed(Policy.TrustedKeys, trusted),
+    Layer.succeed(Policy.Protocol, flags.docker19 ? "docker-1.9" : "safe"),
     Layer.effect(RegistryOptions, Effect.map(RegistryOptions, (options) => ({ ...options, insecure: flags.insecure })))
   )
-  const shown = yield* Progress.show(flags.quiet ? "quiet" : flags.progress, hub.stream).pipe(Effect.forkChild({ startImmediately: true }))
+  const kind = flags.quiet ? "quiet" : flags.progress
+  const shown = yield* Progress.show(kind, hub.stream).pipe(Effect.forkChild({ startImmediately: true }))
+  const tell = (reference: string, error: unknown) => Effect.sync(() => hub.publish(failed(reference, error)))
   const outcomes = yield* all.pipe(
+    Effect.tap(repositoriesDone),
+    Effect.tap(Effect.forEach(({ reference, result }) => Result.isFailure(result) ? tell(reference, result.failure) : Effect.void)),
     Effect.provide(Towline.layer({ store: flags.store }).pipe(Layer.provideMerge(settings))),
-    Effect.ensuring(Effect.andThen(Effect.sync(() => hub.end()), Effect.ignore(Fiber.join(shown))))
+    // What no pull can begin without.
+    Effect.tapError((error) => Effect.forEach(flags.references, (reference) => tell(reference, error))),
+    Effect.ensuring(Effect.andThen(Effect.sync(() => hub.end()), Effect.ignore(Fiber.join(shown)))),
+    Effect.catch((error) => Effect.fail(Progress.isStream(kind) ? new Run.Failed(Run.exitCode(error)) : error))
   )
   let code = 0
   for (const { reference, result } of outcomes) {
@@ -82,7 +165,7 @@ export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
       continue
     }
     code = code === 0 ? Run.exitCode(result.failure) : code
-    yield* Cli.tell(`pull: ${flags.references.length > 1 ? `${reference}: ` : ""}${Run.sentence(result.failure)}`)
+    if (!Progress.isStream(kind)) yield* Cli.tell(`pull: ${outcomes.length > 1 ? `${reference}: ` : ""}${Run.sentence(result.failure)}`)
   }
   if (code !== 0) return yield* Effect.fail(new Run.Failed(code))
 }) satisfies (flags: PullFlags) => Effect.Effect<void, unknown, FileSystem.FileSystem>

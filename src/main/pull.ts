@@ -7,6 +7,7 @@ const command = Command.make("pull", {
   references: Argument.String("reference").pipe(
     Argument.withDescription("What to pull: name, name:tag, name@digest, host:port/name:tag"), Argument.variadic({ min: 1 })),
   store: Cli.store,
+  allTags: Flag.Boolean("all-tags").pipe(Flag.withAlias("a"), Flag.withDescription("Pull every tag of the repository"), Flag.withoutNegation, Flag.withDefault(false)),
   platform: Flag.String("platform").pipe(Flag.withDescription("os/arch[/variant] to choose (default: this host's)"), Flag.withMetavar("OS/ARCH"), Flag.optional),
   jobs: Flag.Int("jobs").pipe(Flag.withAlias("j"), Flag.withDescription("Blobs to fetch at a time, 1 to 64 (default: 4)"), Flag.withMetavar("N"), Flag.withDefault(4),
     Flag.filter((jobs) => jobs >= 1 && jobs <= 64, () => "1 to 64")),
@@ -14,18 +15,24 @@ const command = Command.make("pull", {
   unpack: Flag.Boolean("unpack").pipe(Flag.withDescription("Unpack the layers into the store (default: yes, unless --rootfs is given)"), Flag.optional),
   link: Flag.Literals("link", ["auto", "reflink", "copy"]).pipe(
     Flag.withDescription("How files of stored layers get into the root file system (default: auto, reflink where possible, else copy)"), Flag.withDefault("auto")),
-  outputs: Flag.String("output").pipe(Flag.withDescription("Also write the image as an OCI layout: oci:DIR (may be repeated)"), Flag.withMetavar("KIND:PATH"), Flag.atLeast(0)),
+  outputs: Flag.String("output").pipe(Flag.withDescription("Also write the image: oci:DIR, oci-archive:FILE or docker-archive:FILE (may be repeated)"), Flag.withMetavar("KIND:PATH"), Flag.atLeast(0)),
   insecure: Flag.String("insecure").pipe(Flag.withDescription("A host[:port] that may be asked over plain HTTP (may be repeated)"), Flag.withMetavar("HOST"), Flag.atLeast(0)),
+  trustKeys: Flag.String("trust-key").pipe(
+    Flag.withDescription("A public key (PEM or JWK) of which one must have signed a schema1 manifest (may be repeated; default: any key, whose signature must verify)"),
+    Flag.withMetavar("FILE"), Flag.atLeast(0)),
+  docker19: Flag.Boolean("docker-1.9").pipe(
+    Flag.withDescription("Choose endpoints and protocols as Docker 1.9.1 did, v1 after v2 failures too, and check no signatures"), Flag.withoutNegation, Flag.withDefault(false)),
   durability: Flag.Literals("durability", ["safe", "fast"]).pipe(
     Flag.withDescription("safe: unpacked files outlive a power loss; fast: do not wait for them (default: safe)"), Flag.withDefault("safe")),
-  progress: Flag.Literals("progress", ["auto", "tty", "plain", "json", "events", "quiet"]).pipe(
-    Flag.withDescription("How progress is shown on stderr; json: as Docker's API; events: one event a line (default: auto)"), Flag.withDefault("auto")),
+  progress: Flag.Literals("progress", ["auto", "tty", "plain", "json", "docker-1.9", "events", "quiet"]).pipe(
+    Flag.withDescription("How progress is shown on stderr; json: the lines of Docker's API; docker-1.9: its stream in Docker 1.9.1, byte for byte; events: one event a line (default: auto)"), Flag.withDefault("auto")),
   quiet: Flag.Boolean("quiet").pipe(Flag.withAlias("q"), Flag.withDescription("No progress; print the digest alone"), Flag.withoutNegation, Flag.withDefault(false)),
   json: Cli.json
 }, (flags) => Effect.flatMap(Effect.promise(() => import("./PullCommand.ts")), ({ pull }) => pull(flags))).pipe(
   Command.withDescription("Pull container images into a local store, verified and in parallel, without a daemon."),
   Command.withExamples([
     { command: "pull debian:12", description: "Pull an image of Docker Hub for this host's platform" },
+    { command: "pull -a 127.0.0.1:5000/app", description: "Pull every tag of a repository" },
     { command: "pull 127.0.0.1:5000/app:1 --rootfs ./root", description: "Write its root file system to a folder" },
     { command: "pull -q --platform linux/arm64 alpine:3.20 --output oci:./layout", description: "Write another platform's image as an OCI layout; print its digest alone" }
   ])

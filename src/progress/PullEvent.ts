@@ -52,8 +52,8 @@ export const Planned = Schema.TaggedStruct("planned", {
   total: Schema.Natural, missing: Schema.Natural, layers: Schema.Array(PlannedLayer)
 })
 /**
- * What a v1 pull does for a layer, and the how-manieth time: asks for the images it stands on, for its JSON, or for its
- * bytes. With a `cause`, the last time failed; `unpack` is only told of then: the bytes came, and did not end as a layer.
+ * What a v1 pull does for a layer, and its how-manieth try (1 is the first): asks for the images it stands on, for its JSON,
+ * or for its bytes. With a `cause` that failed for good; `unpack` is only told of then: the bytes came, and are no layer.
  */
 export const Step = Schema.TaggedStruct("step", {
   ...layer, doing: Schema.Literals(["ancestry", "metadata", "request", "unpack"]), attempt: Schema.Natural, cause: Schema.optionalKey(Schema.String)
@@ -74,8 +74,10 @@ export const Extracting = Schema.TaggedStruct("extracting", progress)
 export const Committed = Schema.TaggedStruct("committed", layer)
 /** The layer was already complete. */
 export const Exists = Schema.TaggedStruct("exists", layer)
-/** The reference now points at `digest` in the store; at `image` where there is no manifest. */
-export const Tagged = Schema.TaggedStruct("tagged", { ...reference, digest: Schema.optionalKey(Digest.Digest), image: Schema.optionalKey(Schema.String) })
+/** The reference now points at `digest` in the store (at `image` where there is no manifest), and not at another image any more if it `moved`. */
+export const Tagged = Schema.TaggedStruct("tagged", {
+  ...reference, digest: Schema.optionalKey(Digest.Digest), image: Schema.optionalKey(Schema.String), moved: Schema.optionalKey(Schema.Boolean)
+})
 /** Something the reader should know, though the pull goes on. */
 export const Warning = Schema.TaggedStruct("warning", { ...reference, message: Schema.String })
 /** The pull is complete; `changed` is false when everything was there. A repository with all its tags has neither digest nor image. */

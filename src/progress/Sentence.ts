@@ -26,7 +26,7 @@ export const planned = ({ layers, missing, platform, total }: Of<"planned">): st
   return [`${layers.length} layers`, ...sizes, ...(platform === undefined ? [] : [platform])].join(", ")
 }
 
-/** What went wrong with a layer of a v1 pull; what goes right needs no line. */
+/** A step for a layer of a v1 pull that is taken again or failed; what goes right at once needs no line. */
 export const step = ({ attempt, cause, doing }: Of<"step">): string | undefined => {
   if (cause === undefined) return attempt > 1 ? `${words[doing]} again, try ${attempt}` : undefined
   return `${words[doing]} failed: ${Format.printable(cause)}`

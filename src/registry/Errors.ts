@@ -117,3 +117,10 @@ export class CredentialsError extends Schema.TaggedError<CredentialsError>()("Cr
 
 /** Everything a request to a registry can fail with. `VerifyError`: the bytes are not those of the digest asked for. */
 export type RegistryFailure = NetworkError | Unauthorized | NotFound | AnswerRefused | CredentialsError | VerifyError
+
+/** The HTTP status that a request failed with, if it was one. */
+export const statusOf = (error: unknown): number | undefined => {
+  if (error instanceof NetworkError) return error.status
+  if (error instanceof Unauthorized) return error.denied ? 403 : 401
+  return error instanceof NotFound ? 404 : undefined
+}

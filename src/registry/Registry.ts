@@ -12,6 +12,7 @@ import { contentOf } from "./Contents.ts"
 import { hostOf, RegistryOptions, schemes } from "./Endpoint.ts"
 import { AnswerRefused, NetworkError, NotFound, type RegistryFailure } from "./Errors.ts"
 import { isDeaf } from "./Protocol.ts"
+import * as Ping from "./Ping.ts"
 import { problem, refusal } from "./Refusal.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
 import * as TagList from "./TagList.ts"
@@ -53,6 +54,8 @@ export class Registry extends Context.Service<Registry, {
   readonly tags: (repository: Repository) => Effect.Effect<ReadonlyArray<string>, RegistryFailure>
   /** How many bytes a blob has, asked for by HEAD, else by a GET of its first byte: schema1 manifests do not say. Retries by itself. */
   readonly size: (repository: Repository, digest: Digest.Digest) => Effect.Effect<number, RegistryFailure>
+  /** How an origin (`https://host`) answers the v2 ping; asked once, without credentials. */
+  readonly ping: (origin: string) => Effect.Effect<Ping.Pinged, NetworkError>
 }>()("registry/Registry") {
   /** Keeps per host which scheme answered and what was granted; `RegistryOptions` and `Limits` are read when it is built. */
   static readonly layer: Layer.Layer<Registry, never, Transport | Credentials> = Layer.effect(Registry, Effect.suspend(() => make))
@@ -226,7 +229,7 @@ const make = Effect.gen(function*() {
   }, Effect.scoped)
 
   return Registry.of({
-    manifest, blob,
+    manifest, blob, ping: (origin) => Effect.provideService(Ping.v2(origin), Transport, transport),
     tags: Effect.fn("Registry.tags")((repository: Repository) => Effect.retry(tagsOnce(repository), RetryPolicy.transient)),
     size: Effect.fn("Registry.size")((repository: Repository, digest: Digest.Digest) => Effect.retry(sizeOnce(repository, digest), RetryPolicy.transient))
   })

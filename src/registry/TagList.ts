@@ -28,7 +28,8 @@ export const decode = (raw: Uint8Array): Result.Result<ReadonlyArray<string>, st
  * list (`path`) at the same `origin`; fails with a rule otherwise.
  */
 export const nextPage = (link: string | undefined, origin: string, path: string): Result.Result<string | undefined, string> => {
-  const target = /<([^<>]*)>[^,<]*;\s*rel\s*=\s*(?:"next"|next\b)/i.exec(link ?? "")?.[1]
+  const links = [...(link ?? "").matchAll(/<([^<>]*)>((?:[ \t]*;[ \t]*[^\s=;,"]+[ \t]*(?:=[ \t]*(?:"[^"]*"|[^\s;,"]*))?)*)/g)]
+  const [, target] = links.find(([, , parameters = ""]) => /;[ \t]*rel[ \t]*=[ \t]*(?:"(?:[^"]* )?next(?: [^"]*)?"|next(?=[\s;]|$))/i.test(parameters)) ?? []
   if (target === undefined) return Result.succeed(undefined)
   const base = `${origin}${path}`
   if (!URL.canParse(target, base)) return Result.fail("its Link to the next page is no URL")

@@ -70,8 +70,13 @@ export interface V1Session {
   readonly tags: Effect.Effect<ReadonlyMap<string, string>, RegistryFailure>
   /** The image a tag names, as the first endpoint that knows the repository says: `NotFound` is final. */
   readonly tag: (name: string) => Effect.Effect<string, RegistryFailure>
-  /** `use` with each endpoint in turn until it succeeds. If none does: the last failure, or a `NetworkError` that tells all of them. */
-  readonly first: <A, E, R>(use: (endpoint: V1Endpoint) => Effect.Effect<A, E | RegistryFailure, R>) => Effect.Effect<A, E | RegistryFailure, R>
+  /**
+   * `use` with each endpoint in turn until it succeeds, or fails with an error that no other endpoint can help (`final`). If none does:
+   * the last failure that is not the network's, else a `NetworkError` that tells all of them.
+   */
+  readonly first: <A, E extends { readonly _tag: string }, R>(
+    use: (endpoint: V1Endpoint) => Effect.Effect<A, E | RegistryFailure, R>, final?: (error: E | RegistryFailure) => boolean
+  ) => Effect.Effect<A, E | RegistryFailure, R>
 }
 
 /** A v1 registry client (the Docker Registry API before 2.0), for pulls. Nothing it gives has a content digest. */
@@ -107,7 +112,7 @@ const make = Effect.gen(function*() {
 
   const ping = Effect.fn("V1Registry.ping")(function*(domain: string, origin?: string): Effect.fn.Return<V1Index, RegistryFailure> {
     if (hubNames.includes(domain.toLowerCase())) return { url: origin ?? "https://index.docker.io", standalone: false }
-    if (origin !== undefined) return origin.startsWith("http:") ? { url: origin, standalone: true } : yield* Effect.retry(pingOnce(origin), RetryPolicy.legacyMetadata)
+    if (origin !== undefined) return origin.startsWith("http:") ? { url: origin, standalone: true } : yield* Effect.retry(pingOnce(origin), { schedule: RetryPolicy.legacyMetadata, while: (error) => !isDeaf(error) })
     const host = hostOf(domain)
     const either = Effect.gen(function*() {
       const first = yield* Effect.result(pingOnce(`https://${host}`))
@@ -139,8 +144,7 @@ const make = Effect.gen(function*() {
     const entered = yield* Effect.retry(Effect.scoped(Effect.gen(function*() {
       const answer = yield* access.enter
       const images = yield* document(answer, subjectOf("repository", ""), "the list of images", Documents.images)
-      const named = answer.moved ? undefined : answer.headers["x-docker-endpoints"]
-      const urls = yield* Effect.mapError(Effect.fromResult(Endpoints.parse(named, index.url, insecure)), (rule) =>
+      const urls = yield* Effect.mapError(Effect.fromResult(Endpoints.parse(answer.headers["x-docker-endpoints"], index.url, insecure)), (rule) =>
         new AnswerRefused({ host: answer.host, subject: `the endpoints of ${repository.path}`, rule }))
       return { images, urls }
     })), RetryPolicy.legacyMetadata)
@@ -175,7 +179,9 @@ const make = Effect.gen(function*() {
     }
 
     const layer = Effect.fnUntraced(function*(url: string, id: string, part: LayerRange.Part): Effect.fn.Return<V1Layer, RegistryFailure, Scope.Scope> {
-      const { from, size } = part
+      const { from } = part
+      // Nothing stored is no layer: 1.9 took such a size for an unknown one.
+      const size = part.size === 0 ? undefined : part.size
       const get = (headers: Readonly<Record<string, string>>) => access.get(url, `/v1/images/${id}/layer`, { accept: "*/*", ...headers })
       const ranged = from > 0 && size !== undefined && from < size ? yield* get({ range: LayerRange.rangeOf(from, size) }) : undefined
       if (size !== undefined && ranged?.status === 206 && LayerRange.continues(ranged.headers, part))
@@ -209,23 +215,26 @@ const make = Effect.gen(function*() {
     })
 
     const endpoints = entered.urls.map(endpointOf)
-    const first = <A, E, R>(use: (endpoint: V1Endpoint) => Effect.Effect<A, E | RegistryFailure, R>) => Effect.gen(function*() {
-      const failed: Array<{ readonly url: string; readonly error: E | RegistryFailure }> = []
+    const first: V1Session["first"] = <A, E extends { readonly _tag: string }, R>(
+      use: (endpoint: V1Endpoint) => Effect.Effect<A, E | RegistryFailure, R>, final: (error: E | RegistryFailure) => boolean = () => false
+    ) => Effect.gen(function*() {
+      const failed: Array<Failed<E>> = []
       for (const endpoint of endpoints) {
         const result = yield* Effect.result(use(endpoint))
         if (Result.isSuccess(result)) return result.success
+        if (final(result.failure)) return yield* Effect.fail(result.failure)
         failed.push({ url: endpoint.url, error: result.failure })
       }
       return yield* Effect.fail(failure(repository.path, index, failed))
     })
 
     /** A document of the first endpoint that answers; that the repository or tag is unknown there is final. */
-    const one = <A>(path: string, subject: Subject, title: string, decode: (raw: Uint8Array) => Result.Result<A, string>) => {
-      const get = (url: string) => Effect.retry(Effect.scoped(Effect.flatMap(access.get(url, path, { accept: "application/json" }), (answer) =>
-        document(answer, subject, title, decode))), RetryPolicy.legacyMetadata)
-      return first<Result.Result<A, RegistryFailure>, never, never>(({ url }) => Effect.catch(Effect.map(get(url), (value) => Result.succeed(value)), (error) =>
-        error._tag === "NotFound" ? Effect.succeed(Result.fail(error)) : Effect.fail(error))).pipe(Effect.flatMap(Effect.fromResult))
-    }
+    const one = <A>(path: string, subject: Subject, title: string, decode: (raw: Uint8Array) => Result.Result<A, string>): Effect.Effect<A, RegistryFailure> =>
+      first(({ url }) => access.get(url, path, { accept: "application/json" }).pipe(
+        Effect.flatMap((answer) => document(answer, subject, title, decode)),
+        Effect.scoped,
+        Effect.retry(RetryPolicy.legacyMetadata)
+      ), (error) => error._tag === "NotFound")
 
     return {
       index, images: entered.images, endpoints, first,
@@ -237,16 +246,17 @@ const make = Effect.gen(function*() {
   return V1Registry.of({ ping, session })
 })
 
-/** The failure of all of several endpoints: an answer that says something about the image comes before the network's. */
-const failure = <E>(repository: string, index: V1Index, failed: ReadonlyArray<{ readonly url: string; readonly error: E | RegistryFailure }>): E | RegistryFailure => {
+/** An endpoint that failed, and why. */
+interface Failed<E> { readonly url: string; readonly error: E | RegistryFailure }
+
+/** The failure of all of several endpoints: one that says something about the image comes before the network's. */
+const failure = <E extends { readonly _tag: string }>(repository: string, index: V1Index, failed: ReadonlyArray<Failed<E>>): E | RegistryFailure => {
   const [only] = failed
-  if (only !== undefined && failed.length === 1) return only.error
-  const answered = failed.findLast(({ error }) => !(error instanceof NetworkError))
-  if (answered !== undefined) return answered.error
+  const telling = failed.length === 1 ? only : failed.findLast(({ error }) => !(error instanceof NetworkError))
+  if (telling !== undefined) return telling.error
   const network = failed.flatMap(({ error, url }) => error instanceof NetworkError ? [{ url, error }] : [])
-  const last = network.at(-1)?.error
   return new NetworkError({
-    host: new URL(index.url).host, reason: last?.reason ?? "protocol", transient: false,
+    host: new URL(index.url).host, reason: network.at(-1)?.error.reason ?? "protocol", transient: false,
     detail: `no endpoint of ${repository} could be used: ${network.map(({ error, url }) => `${url}: ${error.detail}`).join("; ")}`
   })
 }

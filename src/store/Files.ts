@@ -1,4 +1,4 @@
-import { Clock, Effect, Exit, type Scope } from "effect"
+import { Clock, Effect, Exit, type Scope, Stream } from "effect"
 import { randomBytes } from "node:crypto"
 import { chmodSync, closeSync, constants, copyFile, lstatSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs"
 import { dirname } from "node:path"
@@ -51,7 +51,7 @@ export const lock = (path: string): Effect.Effect<void, Disk.StoreError, Scope.S
   ))
 
 /** A name beside `path` that becomes `path` when `make` succeeded and vanishes when it did not. */
-const renamed = <E>(path: string, make: (draft: string) => Effect.Effect<void, E>): Effect.Effect<void, E | Disk.StoreError> =>
+const renamed = <E, R>(path: string, make: (draft: string) => Effect.Effect<void, E, R>): Effect.Effect<void, E | Disk.StoreError, R> =>
   Effect.suspend(() => {
     const draft = `${path}.${randomBytes(6).toString("hex")}`
     return Effect.andThen(make(draft), Disk.call("rename to", path, () => renameSync(draft, path))).pipe(
@@ -88,3 +88,32 @@ export const copy = (from: string, path: string): Effect.Effect<void, Disk.Store
       }),
       Disk.call("copy to", path, () => chmodSync(draft, mode))
     ))))
+
+/** A new file for this user alone, readable and writable until the scope closes. */
+export const fresh = (path: string): Effect.Effect<number, Disk.StoreError, Scope.Scope> =>
+  Disk.open(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL)
+
+/** Writes all of a stream to the empty file `fd` at `path`, with flat memory. */
+export const pour = <E, R>(fd: number, path: string, bytes: Stream.Stream<Uint8Array, E, R>): Effect.Effect<void, E | Disk.StoreError, R> =>
+  Effect.suspend(() => {
+    let size = 0
+    return Stream.runForEachArray(bytes, (chunks) => Disk.call("write", path, () => {
+      for (const chunk of chunks) {
+        for (let at = 0; at < chunk.byteLength;) at += writeSync(fd, chunk, at, chunk.byteLength - at, size + at)
+        size += chunk.byteLength
+      }
+    }))
+  })
+
+/** Writes a file as its bytes come: durable, then visible, in place of a file that is there. Anything else there is an error. */
+export const write = <E, R>(path: string, bytes: Stream.Stream<Uint8Array, E, R>): Effect.Effect<void, E | Disk.StoreError, R> =>
+  Effect.andThen(
+    Disk.call("write", path, () => {
+      if (Disk.unlessAbsent(() => lstatSync(path).isFile()) === false) throw new Disk.StoreError({ operation: "write", path, detail: "what is there is no file; name another one" })
+    }),
+    renamed(path, (draft) => Effect.scoped(Effect.gen(function*() {
+      yield* begin(draft)
+      const fd = yield* Disk.open(draft, constants.O_WRONLY)
+      yield* pour(fd, draft, bytes)
+      yield* Disk.sync(fd, draft)
+    }))))

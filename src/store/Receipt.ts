@@ -20,6 +20,8 @@ export class Receipt {
   /** The file's descriptor, open until the scope closes, also after `commit`. A worker may read it at explicit positions. */
   readonly fd: number
   readonly path: string
+  /** The first bytes, zeros where none came: enough to tell a compression. */
+  readonly head = new Uint8Array(8)
   private hash = createHash("sha256")
 
   /** For `BlobStore`, which gives them out. */
@@ -35,6 +37,12 @@ export class Receipt {
     } catch (error) {
       throw Disk.storeError(error, "write", this.path)
     }
+    this.count(chunk)
+  }
+
+  /** Counts bytes that are in the file already, where the next chunk belongs. */
+  count(chunk: Uint8Array): void {
+    if (this.size < this.head.byteLength) this.head.set(chunk.subarray(0, this.head.byteLength - this.size), this.size)
     this.hash.update(chunk)
     this.size += chunk.byteLength
   }
@@ -47,6 +55,7 @@ export class Receipt {
       throw Disk.storeError(error, "empty", this.path)
     }
     this.size = 0
+    this.head.fill(0)
     this.hash = createHash("sha256")
   }
 

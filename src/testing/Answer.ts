@@ -91,7 +91,7 @@ const ranged = (answer: Answer, range: string | undefined, fault: RangeFault | u
   const last = fault === "short" ? Math.floor((first + wanted[1]) / 2) : wanted[1]
   const at = fault === "lie-bytes" ? 0 : first
   const body = Source.slice(answer.body, at, at + last - first + 1)
-  const headers: Headers = { ...answer.headers, "content-range": `bytes ${first + (fault === "lie-start" ? 1 : 0)}-${last}/${size + (fault === "lie-total" ? 1 : 0)}` }
+  const headers: Headers = { ...answer.headers, "content-range": `bytes ${first + (fault === "lie-start" ? 1 : 0)}-${last + (fault === "lie-end" ? 1 : 0)}/${size + (fault === "lie-total" ? 1 : 0)}` }
   if (fault === "no-header") delete headers["content-range"]
   if (fault !== "multipart") return { ...answer, status: 206, headers, body, start: at }
   const part = `--towline\r\ncontent-type: application/octet-stream\r\ncontent-range: ${String(headers["content-range"])}\r\n\r\n`

@@ -5,8 +5,11 @@
  * truncateLength, extraBytes), its headers (chunked, claimLength, setHeaders), and last its delivery (drop, stall, drip, cuts).
  */
 
-/** What a request is for. `page` is anything else: the target of a redirect, for instance. */
-export type Kind = "ping" | "manifest" | "blob" | "tags" | "token" | "page"
+/**
+ * What a request is for. `page` is anything else: the target of a redirect, for instance. Of a v1 server: `ping` (`_ping`), `images`
+ * (the index's list), `tags` (all, or the one in `name`), `ancestry`, `json` and `layer` (`name` is the image), `storage`.
+ */
+export type Kind = "ping" | "manifest" | "blob" | "tags" | "token" | "page" | "images" | "ancestry" | "json" | "layer" | "storage"
 
 /** Which requests a rule meets. What is left out matches everything. */
 export interface Match {
@@ -36,13 +39,14 @@ export interface Rule {
  * - `ignore`: 200 and the whole object
  * - `lie-start`: 206 whose Content-Range names a start one byte further than the bytes have
  * - `lie-total`: 206 whose Content-Range names a total one byte longer than the object
+ * - `lie-end`: 206 whose Content-Range names as its last byte the one past it, over the right bytes
  * - `lie-bytes`: 206 whose Content-Range is as asked, over bytes from the object's beginning
  * - `no-header`: 206 with the right bytes but no Content-Range
  * - `416`: 416 Range Not Satisfiable
  * - `multipart`: 206 `multipart/byteranges` with the asked range as its only part
  * - `short`: a correct 206 for only the first half of what was asked (RFC 9110 15.3.7 allows it)
  */
-export type RangeFault = "ignore" | "lie-start" | "lie-total" | "lie-bytes" | "no-header" | "416" | "multipart" | "short"
+export type RangeFault = "ignore" | "lie-start" | "lie-total" | "lie-end" | "lie-bytes" | "no-header" | "416" | "multipart" | "short"
 
 /** What becomes of an answer. Byte counts are of the body; waits are real time, whatever clock a test has. */
 export type Action =

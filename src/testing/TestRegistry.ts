@@ -68,7 +68,8 @@ const bodyOf = (request: IncomingMessage): Effect.Effect<string> => Effect.callb
   request.on("end", () => resume(Effect.succeed(text)))
 })
 
-const portOf = (server: Server): number => {
+/** The port a server listens on. */
+export const portOf = (server: Server): number => {
   const address = server.address()
   return typeof address === "object" && address !== null ? address.port : 0
 }
@@ -222,13 +223,13 @@ export class TestRegistry {
 }
 
 /** A fault of the kit or of what it was given (a file that is gone, a header that cannot be sent): said, not left to hang. */
-const broken = (response: ServerResponse, cause: Cause.Cause<never>): Effect.Effect<void> => Effect.sync(() => {
+export const broken = (response: ServerResponse, cause: Cause.Cause<never>): Effect.Effect<void> => Effect.sync(() => {
   if (response.headersSent || Cause.hasInterruptsOnly(cause)) response.destroy()
-  else response.writeHead(500, { "content-type": "text/plain; charset=utf-8" }).end(`TestRegistry: ${Cause.pretty(cause)}\n`)
+  else response.writeHead(500, { "content-type": "text/plain; charset=utf-8" }).end(`test kit: ${Cause.pretty(cause)}\n`)
 })
 
 /** A server on a loopback port of its own, until the scope ends. */
-const listening = (tls: { readonly key: string; readonly cert: string; readonly clientCa?: string } | undefined, listener: RequestListener) => {
+export const listening = (tls: { readonly key: string; readonly cert: string; readonly clientCa?: string } | undefined, listener: RequestListener) => {
   const sockets = new Set<Socket>() // also those that never got as far as a request
   return Effect.acquireRelease(
     Effect.callback<Server>((resume) => {

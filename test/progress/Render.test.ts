@@ -93,11 +93,4 @@ describe("renderers", () => {
     assert.deepStrictEqual(back.map(({ _tag }) => _tag), story.map(({ _tag }) => _tag))
     assert.isTrue(lines.every((line) => line.startsWith(`{"version":1,`) && !line.includes("\n")))
   }))
-  it.effect("docker's lines carry status, progress and the closing digest", () => Effect.gen(function*() {
-    const lines = (yield* Stream.runCollect(Lines.docker(Stream.fromIterable(story)))).map((line): unknown => JSON.parse(line))
-    assert.deepStrictEqual(lines[0], { status: "Pulling from team/app", id: "1" })
-    assert.deepInclude(lines, { status: `Digest: ${digest(8)}` })
-    assert.deepInclude(lines, { status: `Status: Downloaded newer image for ${reference}` })
-    assert.isTrue(lines.some((line) => typeof line === "object" && line !== null && "progressDetail" in line && "progress" in line))
-  }))
 })

@@ -6,6 +6,7 @@ import { RegistryOptions } from "../../src/registry/Endpoint.ts"
 import { Registry } from "../../src/registry/Registry.ts"
 import { Limits } from "../../src/registry/RetryPolicy.ts"
 import { Transport } from "../../src/registry/Transport.ts"
+import { V1Registry } from "../../src/registry/V1Registry.ts"
 import { createHash } from "node:crypto"
 
 /** Limits for tests with real sockets: nothing waits for long. */
@@ -33,7 +34,7 @@ export const client = ({ limits, options, credentials = {} }: Setup = {}) => {
     })
   }
   const settings = Layer.mergeAll(Layer.succeed(Limits, { ...brief, ...limits }), Layer.succeed(RegistryOptions, { ...none, ...options }))
-  return Registry.layer.pipe(
+  return Layer.mergeAll(Registry.layer, V1Registry.layer).pipe(
     Layer.provideMerge(Layer.mergeAll(Transport.layer, Layer.succeed(Credentials, { find: (domain) => Effect.sync(() => found(domain)) }))),
     Layer.provideMerge(settings)
   )

@@ -50,6 +50,19 @@ describe("refusal", () => {
     assert.deepInclude(moved instanceof NetworkError && { ...moved }, { reason: "server", status: 403, transient: true })
   }))
 
+  it.effect("keeps the code by which Docker 1.9 decided, if an object has one", () => Effect.gen(function*() {
+    const code = (status: number, body: string) => Effect.map(means(answer(status, body)), (error) => "code" in error ? error.code : undefined)
+    assert.deepStrictEqual([yield* code(404, codes("NAME_UNKNOWN")), yield* code(403, codes("DENIED")), yield* code(400, codes("ODD")), yield* code(429, codes("DENIED", "ODD"))],
+      ["NAME_UNKNOWN", "DENIED", "UNKNOWN", "DENIED"])
+    assert.deepStrictEqual([yield* code(404, `{"errors":[{"code":"NAME_UNKNOWN"}]}`), yield* code(404, "{}"), yield* code(500, codes("DENIED"))], [undefined, undefined, undefined])
+  }))
+
+  it.effect("reads the error bodies of v1", () => Effect.gen(function*() {
+    const said = (body: string) => Effect.map(means(answer(400, body)), ({ message }) => message)
+    for (const body of [`{"error":"Image is being uploaded, retry later"}`, `"Image is being uploaded, retry later"`]) assert.include(yield* said(body), "400: Image is being uploaded, retry later;")
+    assert.include(yield* said("<html><h1>Bad</h1></html>"), "it answered 400;")
+  }))
+
   it.effect("says which statuses are worth another try", () => Effect.gen(function*() {
     for (const status of [408, 429, 500, 502, 503, 504, 520]) {
       const error = yield* means(answer(status, ""))

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Random } from "effect"
+import { Duration, Effect, Exit, Fiber, Random, type Schedule } from "effect"
 import { TestClock } from "effect/testing"
 import { NetworkError, NotFound, type RegistryFailure } from "../../src/registry/Errors.ts"
 import * as RetryPolicy from "../../src/registry/RetryPolicy.ts"
@@ -9,14 +9,14 @@ const lost = (retryAfter?: Duration.Duration, transient = true) => new NetworkEr
 })
 
 /** How often `error` is tried, and how long that takes, in milliseconds of the test's clock. */
-const run = (error: RegistryFailure) => Effect.gen(function*() {
+const run = (error: RegistryFailure, policy: Schedule.Schedule<unknown, RegistryFailure> = RetryPolicy.transient) => Effect.gen(function*() {
   let tries = 0
   const times: Array<number> = []
   const fiber = yield* Effect.clockWith((clock) => Effect.suspend(() => {
     tries++
     times.push(clock.currentTimeMillisUnsafe())
     return Effect.fail(error)
-  })).pipe(Effect.retry(RetryPolicy.transient), Effect.forkChild)
+  })).pipe(Effect.retry(policy), Effect.forkChild)
   yield* TestClock.adjust("1 hour")
   const exit = yield* Fiber.await(fiber)
   assert.isTrue(Exit.isFailure(exit))
@@ -42,5 +42,19 @@ describe("transient", () => {
   it.effect("gives up at once what no try can help", () => Effect.gen(function*() {
     assert.strictEqual((yield* run(lost(undefined, false))).tries, 1)
     assert.strictEqual((yield* run(new NotFound({ host: "r.example", what: "blob", repository: "a", name: "b" }))).tries, 1)
+  }))
+})
+
+describe("v1", () => {
+  it.effect("documents wait 500 ms more each time, layers 5 s, five tries in all", () => Effect.gen(function*() {
+    assert.deepStrictEqual((yield* run(lost(), RetryPolicy.legacyMetadata)).waits, [500, 1000, 1500, 2000])
+    assert.deepStrictEqual((yield* run(lost(), RetryPolicy.legacyLayer)).waits, [5000, 10_000, 15_000, 20_000])
+  }))
+  it.effect("both wait as long as they are asked to, and not for what no try can help", () => Effect.gen(function*() {
+    for (const policy of [RetryPolicy.legacyMetadata, RetryPolicy.legacyLayer]) {
+      assert.deepStrictEqual((yield* run(lost(Duration.seconds(30)), policy)).waits, [30_000, 30_000, 30_000, 30_000])
+      assert.strictEqual((yield* run(lost(undefined, false), policy)).tries, 1)
+      assert.strictEqual((yield* run(new NotFound({ host: "r.example", what: "tag", repository: "a", name: "b" }), policy)).tries, 1)
+    }
   }))
 })

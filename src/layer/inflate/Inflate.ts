@@ -66,6 +66,9 @@ const detect = (head: Uint8Array): Compression | undefined => {
   return open ? undefined : "none"
 }
 
+/** Whether a file that begins with `head` (its first 16 bytes or more, or all of it) is compressed in any way that is known. */
+export const isCompressed = (head: Uint8Array): boolean => (detect(head) ?? "none") !== "none"
+
 class Detecting implements Inflater {
   compression: Compression | undefined = undefined
   private readonly sink: Sink

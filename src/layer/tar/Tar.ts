@@ -82,6 +82,22 @@ export class TarReader {
     this.checkTotal(0) // what sparse files claimed in between
   }
 
+  /**
+   * Passes over what is still to come of a plain file's data, and its padding, for a reader that seeks: gives how many bytes
+   * of the archive are not to be written. `sink.end` is called.
+   */
+  skip(): number {
+    if (this.state !== "data" || this.segments !== undefined) return 0
+    const bytes = this.left + this.padding
+    this.position += bytes
+    this.left = this.padding = 0
+    this.finish()
+    return bytes
+  }
+
+  /** Whether the end marker was read: nothing that follows is looked at. */
+  get ended(): boolean { return this.state === "drain" }
+
   /** Says that the archive has no more bytes. */
   end(): void {
     switch (this.state) {

@@ -19,7 +19,7 @@ export const maximumDepth = 1024
 type Read<A> = Result.Result<A, string>
 
 const fail = (field: string, rule: string) => Result.fail(field === "" ? rule : `${field}: ${rule}`)
-const shown = (value: Json.Value | undefined) => typeof value === "string" ? `"${printable(value, 100)}"` : value === undefined ? "nothing" : value === null ? "null" : Array.isArray(value) ? "a list" : `a ${typeof value}`
+const shown = (value: Json.Value | undefined) => typeof value === "string" ? `"${printable(value, 100)}"` : value === undefined ? "nothing" : value === null ? "null" : Array.isArray(value) ? "a list" : typeof value === "object" && !(value instanceof Json.Decimal) ? "an object" : `a ${typeof value === "boolean" ? "boolean" : "number"}`
 
 const parse = (raw: Uint8Array): Read<Json.Value> =>
   Result.mapError(Json.decode(raw), ({ at, reason }) => `it is no acceptable JSON at character ${at + 1}: ${reason}`)

@@ -1,0 +1,227 @@
+import { Clock, Duration, Effect, Option, Pull as Ended, Result, Schedule, Stream } from "effect"
+import { createHash } from "node:crypto"
+import * as ImageId from "./image/ImageId.ts"
+import * as Platform from "./image/Platform.ts"
+import * as Reference from "./image/Reference.ts"
+import * as GoText from "./image/v1/GoText.ts"
+import * as OciForm from "./image/v1/OciForm.ts"
+import * as V1Image from "./image/v1/V1Image.ts"
+import type { Unset } from "./layer/Job.ts"
+import * as OldPull from "./OldPull.ts"
+import type { Hub } from "./progress/Hub.ts"
+import type { PullEvent } from "./progress/PullEvent.ts"
+import type { PullOptions } from "./Pull.ts"
+import { DefaultPlatform } from "./PullPlan.ts"
+import * as Register from "./Register.ts"
+import { AnswerRefused, NetworkError } from "./registry/Errors.ts"
+import * as RetryPolicy from "./registry/RetryPolicy.ts"
+import { type V1Endpoint, type V1Index, type V1Json, V1Registry } from "./registry/V1Registry.ts"
+import * as Disk from "./store/Disk.ts"
+import { Graph, type Node } from "./store/Graph.ts"
+import type { Receipt } from "./store/Receipt.ts"
+
+/** Layers of one image that are fetched at a time. */
+const fanOut = 4
+/** The longest layer that is taken from a server that does not say how long it is: 64 GiB. */
+const lengthCap = 64 * 1024 ** 3
+
+/** One image's layer while it is fetched. */
+interface Subject {
+  readonly endpoint: V1Endpoint
+  readonly id: ImageId.ImageId
+  readonly json: V1Json
+  readonly tell: (event: { readonly bytes: number; readonly total: number | undefined }) => void
+  readonly retried: (attempt: number, error: NetworkError, delay: number) => void
+}
+
+const refuse = ({ endpoint, id }: Pick<Subject, "endpoint" | "id">, rule: string) =>
+  new AnswerRefused({ host: new URL(endpoint.url).host, subject: `the layer of the image ${id}`, rule })
+
+/** Whether the layer is the one a payload checksum is of (sha256 of the json, a new line and the layer as stored), where there is one. */
+const isAsTold = Effect.fnUntraced(function*({ payloadChecksums, raw }: V1Json, receipt: Receipt) {
+  if (payloadChecksums.length === 0) return true
+  const hash = createHash("sha256").update(raw).update("\n")
+  yield* Disk.forEachPiece(receipt.fd, receipt.size, receipt.path, (piece) => hash.update(piece))
+  return payloadChecksums.includes(`sha256:${hash.digest("hex")}`)
+})
+
+/**
+ * Fetches a layer: on after what came where the server can, else again from its first byte; gives up when the policy does,
+ * which begins afresh when bytes came. Its length must be the one that was told.
+ */
+const fetch = (subject: Subject) => Effect.fnUntraced(function*(receipt: Receipt) {
+  const { endpoint, id, json, retried, tell } = subject
+  const limits = yield* RetryPolicy.Limits
+  let { size } = json
+  let etag: string | undefined
+  let resumable = true
+  let best = 0
+  let attempt = 1
+  let again = yield* Schedule.toStep(RetryPolicy.legacyLayer)
+  const receive = Effect.gen(function*() {
+    if (receipt.size > 0 && !resumable) yield* Disk.attempt(() => receipt.restart())
+    const answer = yield* endpoint.layer(id, { from: receipt.size, size, etag })
+    if (answer.from !== receipt.size) yield* Disk.attempt(() => receipt.restart())
+    size = answer.total ?? size
+    ;({ etag, resumable } = answer)
+    yield* Stream.runForEachArray(answer.body, (chunks) => Disk.attempt(() => {
+      for (const chunk of chunks) receipt.append(chunk)
+      tell({ bytes: receipt.size, total: size })
+    }).pipe(Effect.andThen(Effect.suspend(() => receipt.size > (size ?? lengthCap) ? Effect.fail(refuse(subject, `it is longer than ${size ?? lengthCap} bytes`)) : Effect.void))))
+    if (receipt.size < (size ?? 0)) {
+      return yield* new NetworkError({ host: new URL(endpoint.url).host, reason: "reset", transient: true, phase: "body", detail: `the layer of ${id} ended at ${receipt.size} of ${size} bytes` })
+    }
+  }).pipe(Effect.scoped)
+  for (;;) {
+    const [took, result] = yield* Effect.timed(Effect.result(receive))
+    if (Result.isSuccess(result)) break
+    const error = result.failure
+    if (error._tag !== "NetworkError") return yield* error
+    if (RetryPolicy.gotOn(error, receipt.size - best, took, limits)) again = yield* Schedule.toStep(RetryPolicy.legacyLayer)
+    best = Math.max(best, receipt.size)
+    const [, delay] = yield* again(yield* Clock.currentTimeMillis, error).pipe(Ended.catchDone(() => Effect.fail(error)))
+    retried(++attempt, error, Duration.toMillis(delay))
+    yield* Effect.sleep(delay)
+  }
+})
+
+/** The same, checked against the payload checksums; a layer that has none of them is fetched once more. */
+const verified = (subject: Subject) => (receipt: Receipt) => Effect.gen(function*() {
+  for (let tries = 0; tries < 2; tries++) {
+    yield* fetch(subject)(receipt)
+    if (yield* isAsTold(subject.json, receipt)) return
+    yield* Disk.attempt(() => receipt.restart())
+  }
+  return yield* refuse(subject, `its bytes do not have the checksum ${subject.json.payloadChecksums.join(" or ")} that came with its json`)
+})
+
+/** An image's record, checked to stand on `below`. */
+const recordOf = (id: string, raw: Uint8Array, below: string | undefined, endpoint: V1Endpoint) =>
+  Effect.fromResult(V1Image.decode(GoText.decode(raw))).pipe(
+    Effect.mapError(({ message }) => new AnswerRefused({ host: new URL(endpoint.url).host, subject: `the json of the image ${id}`, rule: message })),
+    Effect.filterOrFail(({ parent }) => parent === (below ?? ""), ({ parent }) => new AnswerRefused({
+      host: new URL(endpoint.url).host, subject: `the json of the image ${id}`,
+      rule: `Invalid parent ID. Expected ${below ?? "none"}, got ${parent === "" ? "none" : parent}.`
+    })))
+
+const layered = (node: Node): Register.LayeredImage => {
+  const own = node.layers.at(-1)
+  return { ...node, layer: node.layer === undefined || own === undefined ? undefined : { ...own, size: node.size } }
+}
+
+/**
+ * Pulls a tag from a v1 registry (registry-v1: index, tag, ancestry, then each image's json and layer). Nothing there has a
+ * content digest: lengths, payload checksums where they are given, and the archives themselves are checked. Layers come in
+ * parallel; all images and the tag become visible in one step.
+ */
+export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: string, options: PullOptions, index: V1Index) {
+  const parsed = yield* Effect.fromResult(Reference.parse(text))
+  const reference = Reference.print(parsed)
+  const repository = { domain: parsed.domain, path: parsed.path }
+  const name = `${repository.domain}/${repository.path}`
+  if (parsed.digest !== undefined) {
+    return yield* new AnswerRefused({ host: repository.domain, subject: reference, rule: "Cannot pull by digest with v1 registry: name a tag" })
+  }
+  const tag = parsed.tag ?? "latest"
+  const graph = yield* Graph
+  const registry = yield* V1Registry
+  hub.publish({ _tag: "repository", reference, name, protocol: "v1" })
+  const session = yield* registry.session(repository, index)
+  const id = ImageId.ImageId.make(yield* session.tag(tag))
+  const image = { _tag: "image", reference, image: id, tag, repository: name } as const
+  hub.publish({ ...image, state: "pulling" })
+  const [outcome, endpoint] = yield* session.first((endpoint) => {
+    const from = { kind: "endpoint", url: `${endpoint.url}/v1/` } as const
+    hub.publish({ ...image, state: "pulling", from })
+    return Effect.map(all(endpoint), (outcome) => [outcome, endpoint] as const).pipe(
+      Effect.tapError((error) => Effect.sync(() => hub.publish({ ...image, state: "failed", from, cause: error.message }))))
+  }, ({ _tag }) => _tag === "StoreError").pipe(Effect.tapError((error) => Effect.sync(() => hub.publish({ ...image, state: "failed", cause: error.message }))))
+
+  /** Every image of the chain, in the store. */
+  function all(endpoint: V1Endpoint) {
+    return Effect.gen(function*() {
+      hub.publish({ _tag: "step", reference, layer: id, doing: "ancestry", attempt: 1 })
+      const chain = (yield* endpoint.ancestry(id)).map((id) => ImageId.ImageId.make(id)).reverse()
+      if (chain.length > OciForm.maxDepth) {
+        return yield* new AnswerRefused({ host: new URL(endpoint.url).host, subject: `the ancestry of the image ${id}`, rule: `it names ${chain.length} images, at most ${OciForm.maxDepth} are taken` })
+      }
+      const nodes = new Map<string, Node>()
+      for (const id of chain) {
+        const node = yield* graph.node(id)
+        if (Option.isSome(node)) nodes.set(id, node.value)
+      }
+      const gap = chain.findIndex((id) => !nodes.has(id))
+      const misplaced = gap < 0 ? undefined : chain.slice(gap).find((id) => nodes.has(id))
+      if (misplaced !== undefined) {
+        return yield* new AnswerRefused({ host: new URL(endpoint.url).host, subject: `the ancestry of the image ${id}`, rule: `the store has ${misplaced} already, on other images: remove it first with \`graph rm ${misplaced.slice(0, 12)}\`` })
+      }
+      const jsonOf = Effect.fnUntraced(function*(id: ImageId.ImageId) {
+        hub.publish({ _tag: "step", reference, layer: id, doing: "metadata", attempt: 1 })
+        return yield* endpoint.json(id)
+      })
+      const top = nodes.get(id)
+      const first = top === undefined ? yield* jsonOf(id) : undefined
+      const platform = yield* check(first?.raw ?? top?.json ?? new Uint8Array(), endpoint, chain.at(-2))
+      hub.publish({
+        _tag: "planned", reference, platform, total: first?.size ?? 0, missing: first?.size ?? 0,
+        layers: chain.map((id) => ({ layer: id, state: nodes.has(id) ? "unpacked" : "missing", image: { id, known: nodes.has(id) } }))
+      })
+      const unsets: Array<Unset> = []
+      const images = yield* Effect.forEach(chain.keys(), Effect.fnUntraced(function*(at) {
+        const each = chain[at] ?? id, below = chain[at - 1]
+        const known = nodes.get(each)
+        if (known !== undefined) {
+          hub.publish({ _tag: "exists", reference, layer: each })
+          return layered(known)
+        }
+        const json = each === id && first !== undefined ? first : yield* jsonOf(each)
+        yield* recordOf(each, json.raw, below, endpoint)
+        hub.publish({ _tag: "step", reference, layer: each, doing: "request", attempt: 1 })
+        const progress = (bytes: number, total: number | undefined) => ({ reference, layer: each, bytes, ...(total === undefined ? {} : { total }) })
+        const fill = verified({
+          endpoint, id: each, json,
+          tell: ({ bytes, total }) => hub.publish({ _tag: "downloading", ...progress(bytes, total) }),
+          retried: (attempt, error, delay) => {
+            hub.publish({ _tag: "retrying", reference, layer: each, cause: error.message, delay })
+            hub.publish({ _tag: "step", reference, layer: each, doing: "request", attempt, cause: error.message })
+          }
+        })
+        // No digest tells that a body was cut: where its archive does, it is fetched once more.
+        const received = yield* Effect.retry(Register.receive(each, fill), { schedule: RetryPolicy.damaged, while: (error) => error._tag === "LayerRefused" })
+        if (received !== undefined) unsets.push(received.unset)
+        hub.publish({ _tag: "verified", reference, layer: each })
+        hub.publish({ _tag: "committed", reference, layer: each })
+        return { id: each, kind: "v1", parent: below, json: json.raw, layer: received?.layer } satisfies Register.LayeredImage
+      }), { concurrency: fanOut })
+      return { images, added: images.filter(({ id }) => !nodes.has(id)), platform, unsets }
+    })
+  }
+
+  /** The platform of the image, which must be the one asked for. */
+  function check(raw: Uint8Array, endpoint: V1Endpoint, below: string | undefined) {
+    return Effect.gen(function*() {
+      const record = yield* recordOf(id, raw, below, endpoint)
+      const word = (text: string, other: string) => /^[a-z0-9_.-]+$/i.test(text) ? text : other
+      const own = yield* Effect.fromResult(Platform.parse(`${word(record.string("os"), "linux")}/${word(record.string("architecture"), "amd64")}`))
+      const wanted = yield* Effect.fromResult(Platform.parse(options.platform ?? (yield* DefaultPlatform)))
+      if (Platform.distance(wanted, own) === undefined) {
+        if (options.platform !== undefined) return yield* new Platform.NoPlatform({ reference, wanted: Platform.print(wanted), available: [Platform.print(own)] })
+        hub.publish({ _tag: "warning", reference, message: `the image is for ${Platform.print(own)}, and runs on ${Platform.print(wanted)} only by emulation` })
+      }
+      return Platform.print(own)
+    })
+  }
+
+  hub.publish({ ...image, state: "complete" })
+  const named = { name, reference: tag }
+  const current = Option.filter(yield* OldPull.named(named), (image) => image.id === id)
+  const { added, images, unsets } = outcome
+  if (Option.isSome(current) && added.length === 0) {
+    return yield* OldPull.finish(hub, options, { reference, repository, image: current.value, target: current.value.manifest, changed: false, unsets })
+  }
+  const registered = yield* Register.enroll(added.length > 0 ? added : images.slice(-1), {
+    tags: [named], origin: { repository: name, endpoint: endpoint.url }
+  })
+  hub.publish({ _tag: "tagged", reference, digest: registered.manifest.digest, image: id })
+  return yield* OldPull.finish(hub, options, { reference, repository, image: registered, target: registered.manifest, changed: true, unsets })
+}, Effect.scoped)

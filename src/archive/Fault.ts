@@ -1,0 +1,39 @@
+import { Schema } from "effect"
+import { printable } from "../image/Printable.ts"
+
+/**
+ * An image archive, or layout, is refused: `archive` is the path it was given by, `entry` the name of what breaks the `rule`
+ * ("" = the archive itself).
+ */
+export class ArchiveRefused extends Schema.TaggedError<ArchiveRefused>()("ArchiveRefused", {
+  archive: Schema.String,
+  entry: Schema.String,
+  rule: Schema.String
+}) {
+  override get message() {
+    const entry = this.entry === "" ? "" : `entry "${printable(this.entry)}": `
+    return `${printable(this.archive)} is refused: ${entry}${printable(this.rule)}; it must be saved again as a whole`
+  }
+}
+
+/** An archive or layout could not be read: the disk refused. `code` is errno's name. */
+export class ArchiveUnreadable extends Schema.TaggedError<ArchiveUnreadable>()("ArchiveUnreadable", {
+  path: Schema.String,
+  code: Schema.String,
+  cause: Schema.Defect()
+}) {
+  override get message() {
+    const why = this.code === "ENOENT" ? "there is no such file or folder" : this.code === "EACCES" ? "permission denied" : String(this.cause)
+    return `cannot read ${printable(this.path)}: ${why}; check the path (${this.code})`
+  }
+}
+
+/** What opening and reading an archive can fail with. */
+export type ArchiveError = ArchiveRefused | ArchiveUnreadable
+
+/** A thrown value as the error it is: the system's become `ArchiveUnreadable`, bugs stay what they are. */
+export const faultOf = (cause: unknown, path: string): ArchiveError => {
+  if (cause instanceof ArchiveRefused || cause instanceof ArchiveUnreadable) return cause
+  if (cause instanceof Error && "code" in cause && typeof cause.code === "string") return new ArchiveUnreadable({ path, code: cause.code, cause })
+  throw cause
+}
