@@ -1,4 +1,6 @@
+import type { Limits } from "./Limits.ts"
 import type { ApplySummary } from "./apply/Apply.ts"
+import type { Comparison } from "./Sums.ts"
 
 /** Unpack a layer: follow the file `fd` up to `size` bytes as `control` allows, into `folder`/fs and `folder`/meta. */
 export interface UnpackJob {
@@ -12,6 +14,8 @@ export interface UnpackJob {
   readonly diffId: string | undefined
   /** Use native calls and the native inflate handle where they are there. */
   readonly native: boolean
+  /** `defaultLimits` unless told otherwise. */
+  readonly limits?: Limits
 }
 
 /** Build a root file system in the existing 0700 folder `root` from `layers`, bottom first. */
@@ -32,6 +36,20 @@ export interface RemoveJob {
   readonly path: string
 }
 
+/** Unpack a blob as `UnpackJob` does, and compare the unpacked layer in the folder `layer` with what came out. */
+export interface CompareJob extends Omit<UnpackJob, "kind"> {
+  readonly kind: "compare"
+  readonly layer: string
+}
+
+/** Hash the first `size` bytes of the file `fd`. */
+export interface HashJob {
+  readonly kind: "hash"
+  readonly fd: number
+  readonly size: number
+  readonly algorithm: string
+}
+
 /** Inflate the tar archive in the first `size` bytes of the file `fd`, at most to `limit` bytes, into the empty file `into`. */
 export interface InflateJob {
   readonly kind: "inflate"
@@ -44,7 +62,7 @@ export interface InflateJob {
 }
 
 /** What a worker can be asked. */
-export type Job = UnpackJob | MergeJob | RemoveJob | InflateJob
+export type Job = UnpackJob | MergeJob | RemoveJob | InflateJob | CompareJob | HashJob
 
 /** What applying could not set on this host. */
 export type Unset = ApplySummary["unset"]
@@ -62,6 +80,8 @@ export interface Answers {
   readonly unpack: Unpacked
   readonly merge: { readonly unset: Unset }
   readonly remove: { readonly removed: true }
+  readonly compare: Comparison & Pick<Unpacked, "entries" | "size">
+  readonly hash: { readonly hex: string }
   readonly inflate: { readonly size: number }
 }
 

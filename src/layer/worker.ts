@@ -4,10 +4,13 @@ import { parentPort, workerData } from "node:worker_threads"
 import { Apply } from "./apply/Apply.ts"
 import { Control, Gate, Stopped } from "./Control.ts"
 import { Refused } from "./Fault.ts"
+import { MetaDamaged } from "./apply/Meta.ts"
+import { defaultLimits } from "./Limits.ts"
 import { inflater } from "./inflate/Inflate.ts"
-import type { Answers, InflateJob, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob } from "./Job.ts"
+import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob } from "./Job.ts"
 import { merge } from "./merge/Merge.ts"
 import { removeTree } from "./tree/Remove.ts"
+import * as Sums from "./Sums.ts"
 import * as Syscalls from "./Syscalls.ts"
 import { TarReader } from "./tar/Tar.ts"
 
@@ -29,25 +32,30 @@ const stopOf = (control: Control) => () => {
 
 const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
   const stop = stopOf(control)
+  const { limits = defaultLimits } = job
   const fs = `${job.folder}/fs`
   mkdirSync(fs, { mode: 0o700 })
   const apply = new Apply(fs, `${job.folder}/meta`, { syscalls: syscalls(job.native), stop })
   try {
-    const tar = new TarReader(apply)
+    const tar = new TarReader(apply, limits)
     const algorithm = job.diffId?.startsWith("sha512:") ? "sha512" : "sha256"
     const hash = createHash(algorithm)
+    const { freely, ratio, window } = limits
+    let [taken, given] = [0, 0]
     const inflate = inflater((bytes) => {
       stop()
+      given += bytes.byteLength
+      if (given > freely && given > taken * ratio) throw new Refused(`the layer inflates to more than ${ratio} times its size: ${taken} bytes became ${given}`)
       hash.update(bytes)
       tar.write(bytes)
-    }, { native: job.native })
+    }, { native: job.native, maxWindow: window })
     try {
       for (let at = 0; at < job.size;) {
         const available = control.waitBeyond(at)
         stop()
         const read = readSync(job.fd, piece, 0, Math.min(piece.byteLength, available - at), at)
         if (read === 0) throw new Error(`the file ended at ${at} of ${job.size} bytes`)
-        at += read
+        taken = at += read
         await inflate.write(piece.subarray(0, read))
         control.consume(at)
       }
@@ -78,6 +86,34 @@ const assemble = (job: MergeJob, control: Control): Answers["merge"] => {
 const remove = (job: RemoveJob, control: Control): Answers["remove"] => {
   removeTree(job.path, { stop: stopOf(control) })
   return { removed: true }
+}
+
+const compare = async (job: CompareJob, control: Control): Promise<Answers["compare"]> => {
+  const { entries, size } = await unpack({ ...job, kind: "unpack" }, control)
+  const options = { syscalls: syscalls(job.native), stop: stopOf(control) }
+  const should = Sums.of(job.folder, options)
+  try {
+    return { entries, size, ...Sums.compare(should, Sums.of(job.layer, options), { attributes: options.syscalls.native }) }
+  } catch (error) {
+    if (!(error instanceof MetaDamaged) || !error.file.startsWith(job.layer)) throw error
+    return { entries, size, count: 1, differences: [{ path: `line ${error.line}`, what: "journal" }], unread: 0 }
+  } finally {
+    should.return(undefined)
+  }
+}
+
+const hash = (job: HashJob, control: Control): Answers["hash"] => {
+  const stop = stopOf(control)
+  const hash = createHash(job.algorithm)
+  for (let at = 0; at < job.size;) {
+    stop()
+    const read = readSync(job.fd, piece, 0, Math.min(piece.byteLength, job.size - at), at)
+    if (read === 0) break
+    hash.update(piece.subarray(0, read))
+    at += read
+    control.consume(at)
+  }
+  return { hex: hash.digest("hex") }
 }
 
 /** Bytes that may follow an archive's end marker, which writers pad to their record size. */
@@ -120,6 +156,8 @@ const perform = (job: Job, control: Control): Answers[Job["kind"]] | Promise<Ans
     case "unpack": return unpack(job, control)
     case "merge": return assemble(job, control)
     case "remove": return remove(job, control)
+    case "compare": return compare(job, control)
+    case "hash": return hash(job, control)
     case "inflate": return inflateArchive(job, control)
   }
 }
@@ -130,6 +168,7 @@ const isSystemError = (error: unknown): error is NodeJS.ErrnoException =>
 const faultOf = (error: unknown): JobFault => {
   if (error instanceof Stopped) return { kind: "stopped" }
   if (error instanceof Refused) return { kind: "refused", rule: error.rule, entry: error.entry }
+  if (error instanceof MetaDamaged) return { kind: "system", code: "EUCLEAN", syscall: "read", path: error.file, message: error.message }
   if (isSystemError(error)) {
     const { code = "EIO", syscall = "call", path = "", message } = error
     return { kind: "system", code, syscall, path: String(path), message }

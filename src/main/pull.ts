@@ -30,9 +30,14 @@ const command = Command.make("pull", {
   quiet: Flag.Boolean("quiet").pipe(Flag.withAlias("q"), Flag.withDescription("No progress; print the digest alone"), Flag.withoutNegation, Flag.withDefault(false)),
   explain: Flag.Boolean("explain").pipe(
     Flag.withDescription("Say what would be done and why: endpoints, credentials, platforms, layers; write nothing"), Flag.withoutNegation, Flag.withDefault(false)),
+  rollback: Flag.Boolean("rollback").pipe(
+    Flag.withDescription("Let the tags point at what they pointed at before; once more goes one further back (graph log shows it)"),
+    Flag.withoutNegation, Flag.withDefault(false)),
   json: Cli.json
-}, ({ explain, ...flags }) => explain
+}, ({ explain, rollback, ...flags }) => explain
   ? Effect.flatMap(Effect.promise(() => import("./ExplainCommand.ts")), ({ explain }) => explain(flags))
+  : rollback
+  ? Effect.flatMap(Effect.promise(() => import("./RollbackCommand.ts")), ({ rollback }) => rollback(flags))
   : Effect.flatMap(Effect.promise(() => import("./PullCommand.ts")), ({ pull }) => pull(flags))).pipe(
   Command.withDescription("Pull container images into a local store, verified and in parallel, without a daemon."),
   Command.withExamples([
@@ -40,6 +45,7 @@ const command = Command.make("pull", {
     { command: "pull -a 127.0.0.1:5000/app", description: "Pull every tag of a repository" },
     { command: "pull --explain debian:12", description: "Say where it would come from, by which rule, and what is missing" },
     { command: "pull 127.0.0.1:5000/app:1 --rootfs ./root", description: "Write its root file system to a folder" },
+    { command: "pull --rollback app:1", description: "Let the tag point at what it was before" },
     { command: "pull -q --platform linux/arm64 alpine:3.20 --output oci:./layout", description: "Write another platform's image as an OCI layout; print its digest alone" }
   ])
 )
