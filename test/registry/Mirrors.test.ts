@@ -75,16 +75,16 @@ describe("hosts.toml", () => {
 
   it.live("override_path, headers that go to their host alone, also where it redirects, and _default", () => Effect.gen(function*() {
     const storage = yield* serving(["library/x"])
-    const mirror = yield* serving(["proxy/library/x"], { script: [{ match: { kind: "blob" }, do: Fault.redirect(`${storage.url}/v2/library/x/blobs/${descriptorOf(layer).digest}`) }] })
+    const mirror = yield* serving(["proxy/library/x"], { auth: { kind: "basic", users: { ada: "hush" } }, script: [{ match: { kind: "blob" }, do: Fault.redirect(`${storage.url}/v2/library/x/blobs/${descriptorOf(layer).digest}`) }] })
     const { context } = yield* configured({
-      "user/containerd/certs.d/_default/hosts.toml": `[host."${mirror.url}/v2/proxy"]\noverride_path = true\n[host."${mirror.url}/v2/proxy".header]\nAuthorization = "Basic aHVzaA=="\nx-team = ["a", "b"]\n`
+      "user/containerd/certs.d/_default/hosts.toml": `[host."${mirror.url}/v2/proxy"]\noverride_path = true\n[host."${mirror.url}/v2/proxy".header]\nAuthorization = "Basic YWRhOmh1c2g="\nx-team = ["a", "b"]\n`
     })
     yield* Effect.gen(function*() {
       yield* manifest({ domain: "registry.example", path: "library/x" })
       assert.deepStrictEqual((yield* blob({ domain: "registry.example", path: "library/x" })).bytes, layer)
     }).pipe(Effect.provide(context))
     assert.deepStrictEqual(mirror.requests.map(({ headers, path }) => [path.split("/").slice(0, 5).join("/"), headers["authorization"], headers["x-team"]]), [
-      ["/v2/proxy/library/x", "Basic aHVzaA==", "a, b"], ["/v2/proxy/library/x", "Basic aHVzaA==", "a, b"]
+      ["/v2/proxy/library/x", "Basic YWRhOmh1c2g=", "a, b"], ["/v2/proxy/library/x", "Basic YWRhOmh1c2g=", "a, b"]
     ])
     assert.deepStrictEqual(storage.requests.map(({ headers }) => [headers["authorization"], headers["x-team"]]), [[undefined, undefined]])
   }).pipe(Effect.scoped))
