@@ -1,7 +1,7 @@
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { Duration, Effect, Redacted, Scope } from "effect"
 import type { HttpClient } from "effect/http"
-import { createSecureContext, rootCertificates, type SecureContextOptions } from "node:tls"
+import { createSecureContext, getCACertificates, type SecureContextOptions } from "node:tls"
 import * as Proxy from "./config/Proxy.ts"
 import { isListed, RegistryOptions } from "./Endpoint.ts"
 import { NetworkError } from "./Errors.ts"
@@ -33,7 +33,7 @@ export const make = Effect.gen(function*() {
     const unusable = (detail: string) => new NetworkError({ host, reason: "tls", phase: "connect", transient: false, detail })
     const ca = [...authorities, ...yield* Effect.mapError(trust, ({ path, problem }) => unusable(`${path} cannot be used: ${problem}`)), ...tls.ca]
     const options: SecureContextOptions = {
-      ...ca.length > 0 && { ca: [...rootCertificates, ...ca] },
+      ...ca.length > 0 && { ca: [...getCACertificates("default"), ...ca] },
       ...tls.client.length > 0 && { cert: tls.client.map(({ cert }) => cert), key: tls.client.map(({ key }) => Redacted.value(key)) }
     }
     const secureContext = Object.keys(options).length === 0 ? undefined : yield* Effect.try({
@@ -48,10 +48,23 @@ export const make = Effect.gen(function*() {
         const open = !tls.verify || isListed(new URL(origin).host, insecure)
         const connect = { timeout, ...secureContext !== undefined && { secureContext }, ...open && { rejectUnauthorized: false } }
         const proxy = Proxy.choose(proxies, String(origin))
-        if (proxy === undefined) return new undici.Pool(origin, { ...options, connect })
+        if (proxy === undefined) {
+          const connector = undici.buildConnector({ ...connect, allowH2: false })
+          return new undici.Pool(origin, {
+            ...options,
+            connect: (to, done) => connector(to, (...result) => {
+              // What a server says in TLS after the handshake (such as that it wants a certificate) is the cause; undici would put the
+              // end of the connection, which follows, in its place.
+              const [error, socket] = result
+              socket?.once("error", () => socket.destroy())
+              if (error === null) done(null, socket)
+              else done(error, null)
+            })
+          })
+        }
         return new undici.ProxyAgent({
           uri: proxy.href, pipelining: 1, allowH2: false, connectTimeout: timeout, requestTls: connect,
-          ...ca.length > 0 && { proxyTls: { ca: [...rootCertificates, ...ca] } }
+          ...ca.length > 0 && { proxyTls: { ca: [...getCACertificates("default"), ...ca] } }
         })
       }
     }), scope)

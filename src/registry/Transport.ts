@@ -92,7 +92,12 @@ const make = Effect.gen(function*() {
       ? HttpClientRequest.make(request.method ?? "GET")(url, { headers })
       : HttpClientRequest.post(url, { headers }).pipe(HttpClientRequest.bodyText(Redacted.value(request.form), "application/x-www-form-urlencoded"))
     return yield* http.execute(plain).pipe(
-      Effect.mapError((cause) => fault(url.host, cause, "headers", dispatch.proxy(url))),
+      Effect.mapError((cause) => {
+        const error = fault(url.host, cause, "headers", dispatch.proxy(url))
+        // Some that speak TLS only say so, most hang up.
+        return error.reason !== "reset" || url.protocol === "https:" ? error
+          : new NetworkError({ ...error, detail: `${error.detail} before an answer to plain HTTP (it may speak TLS only)` })
+      }),
       Effect.timeoutOrElse({
         duration: limits.headers,
         orElse: () => Effect.fail(new NetworkError({

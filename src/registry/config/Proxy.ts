@@ -29,9 +29,10 @@ const portOf = ({ port, protocol }: URL) => port !== "" ? port : protocol === "h
 const excludes = (entry: string, name: string, port: string): boolean => {
   if (entry === "*") return true
   if (Daemon.isRange(entry)) return isAddress(name) && Daemon.within(name, entry)
-  const [, host = "", only] = /^(\[.*\]|[^:]*|.*:.*:.*?)(?::(\d+))?$/.exec(entry) ?? []
+  const bare = /^[^\][]*:[^\][]*:/.test(entry) // IPv6 without brackets has no port
+  const [, host = "", only] = bare ? [entry, entry] : /^(\[.*\]|[^:]*)(?::(\d+))?$/.exec(entry) ?? []
   if (host === "" || (only !== undefined && only !== port)) return false
-  const wanted = nameOf(host).toLowerCase().replace(/^\*\./, ".")
+  const wanted = (bare ? host : nameOf(host)).toLowerCase().replace(/^\*\./, ".")
   if (isAddress(name) || isAddress(wanted)) return name === wanted
   return wanted.startsWith(".") ? name.endsWith(wanted) : name === wanted || name.endsWith(`.${wanted}`)
 }
