@@ -51,7 +51,7 @@ const tarOf = Effect.fnUntraced(function*(node: Node, folder: string) {
   const path = `${folder}/${node.id}`
   const into = yield* Files.fresh(path)
   const { size } = yield* perform<"inflate">(
-    { kind: "inflate", fd: blob.fd, size: blob.size, into, limit: inflatedCap, native: yield* Native }, own.diffId, new Control()
+    { kind: "inflate", fd: blob.fd, size: blob.size, into, limit: inflatedCap, diffId: own.diffId, native: yield* Native }, own.diffId, new Control()
   ).pipe(Effect.catchTag("JobStopped", Effect.die))
   return { size, bytes: new ArchiveFile(path, own.diffId, size, { path }).stream() }
 }, Effect.scoped)
