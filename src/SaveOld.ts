@@ -1,90 +1,90 @@
-import { Effect, Option, Result, Schema, Stream } from "effect"
-import { resolve } from "node:path"
+import { Effect, Option, Stream } from "effect"
 import { ArchiveFile, attempt } from "./archive/ArchiveFile.ts"
 import * as Layouts from "./archive/Layouts.ts"
 import * as TarWriter from "./archive/TarWriter.ts"
-import * as Reference from "./image/Reference.ts"
 import * as Compatibility from "./image/v1/Compatibility.ts"
 import * as GoText from "./image/v1/GoText.ts"
 import * as LegacyReference from "./image/v1/LegacyReference.ts"
 import * as V1Image from "./image/v1/V1Image.ts"
-import { Control } from "./layer/Control.ts"
+import { NoOldImage } from "./History.ts"
 import { isCompressed } from "./layer/inflate/Inflate.ts"
-import { Native, perform } from "./Layers.ts"
+import * as Register from "./Register.ts"
 import { blobOf } from "./Save.ts"
 import { BlobStore } from "./store/BlobStore.ts"
-import * as Files from "./store/Files.ts"
-import { Graph, type Node } from "./store/Graph.ts"
-import { LayerStore } from "./store/LayerStore.ts"
+import { Graph, type Image, ImageNotFound, type Node } from "./store/Graph.ts"
 import { Leases } from "./store/Leases.ts"
 
-/** Only images of Docker's old graph, of which each is one layer, have the form of Docker 1.9. */
-export class NotOld extends Schema.TaggedError<NotOld>()("NotOld", { name: Schema.String }) {
-  override get message() {
-    return `${this.name} is no image of Docker's old graph: save it with --format docker-archive, which docker, podman and skopeo load`
-  }
-}
+/** A tar without entries: two blocks of zeros. */
+const emptyTar = new Uint8Array(1024)
 
-/** Layers may inflate to so many bytes, as when they were unpacked: 256 GiB. */
-const inflatedCap = 256 * 2 ** 30
+/** The image that `text` stands for by Docker 1.9's rules: a name with its tag, else an ID or the beginning of one (TagStore.LookupImage). */
+export const lookUp = Effect.fn("SaveOld.lookUp")(function*(text: string): Effect.fn.Return<Image, Effect.Error<ReturnType<Graph["Service"]["resolve"]>>, Graph> {
+  const graph = yield* Graph
+  const { repository, tag } = LegacyReference.split(text)
+  const name = LegacyReference.canonicalOf(LegacyReference.normalizeLocalName(repository))
+  const named = yield* graph.named({ name, reference: tag === "" ? "latest" : tag })
+  if (Option.isSome(named)) return named.value
+  return /^[0-9a-f]+$/.test(text) ? yield* graph.resolve(text) : yield* new ImageNotFound({ name: text })
+})
+
+/** An image's layer as a plain tar, and how long it is. */
+const tarOf = Effect.fnUntraced(function*(node: Node) {
+  const own = node.layers.at(-1)
+  if (node.layer === undefined || own === undefined) return emptyTar
+  const { fd, path, size } = yield* (yield* BlobStore).open((yield* blobOf(own)).digest)
+  const head = yield* attempt(path, () => new ArchiveFile(path, own.blob.digest, size, { path }).slice(0, 16))
+  const plain = isCompressed(head) ? yield* Register.inflated({ fd, size }, own.blob.digest) : { path, size }
+  return { size: plain.size, bytes: new ArchiveFile(plain.path, own.blob.digest, plain.size, { path: plain.path }).stream() }
+})
 
 /** An image and all it stands on. */
-const lineOf = Effect.fnUntraced(function*(name: string, id: string) {
+const lineOf = Effect.fnUntraced(function*({ id, kind }: Image) {
   const graph = yield* Graph
   const nodes: Array<Node> = []
   for (let next: string | undefined = id; next !== undefined;) {
     const node: Option.Option<Node> = yield* graph.node(next)
-    if (Option.isNone(node)) return yield* new NotOld({ name })
+    if (Option.isNone(node)) return yield* new NoOldImage({ name: id, kind })
     nodes.push(node.value)
     next = node.value.parent
   }
   return nodes
 })
 
-/** A layer's plain tar: the blob, or what it inflates to, in a file of `folder`. An image without a layer has an empty one. */
-const tarOf = Effect.fnUntraced(function*(node: Node, folder: string) {
-  const own = node.layers.at(-1)
-  if (node.layer === undefined || own === undefined) return new Uint8Array(1024)
-  const blob = yield* (yield* BlobStore).open((yield* blobOf(own)).digest)
-  const file = new ArchiveFile(blob.path, own.diffId, blob.size, { path: blob.path })
-  if (!isCompressed(yield* attempt(blob.path, () => file.slice(0, 16)))) return { size: blob.size, bytes: file.stream() }
-  const path = `${folder}/${node.id}`
-  const into = yield* Files.fresh(path)
-  const { size } = yield* perform<"inflate">(
-    { kind: "inflate", fd: blob.fd, size: blob.size, into, limit: inflatedCap, diffId: own.diffId, native: yield* Native }, own.diffId, new Control()
-  ).pipe(Effect.catchTag("JobStopped", Effect.die))
-  return { size, bytes: new ArchiveFile(path, own.diffId, size, { path }).stream() }
-}, Effect.scoped)
-
-const written = Effect.fnUntraced(function*(node: Node, folder: string) {
-  const text = GoText.decode(node.json)
-  const place = { id: node.id, parent: node.parent ?? "", size: node.size }
-  const json = yield* Effect.fromResult(Compatibility.marshal(text, place))
+const written = Effect.fnUntraced(function*(node: Node) {
+  const { id, json, parent = "", size } = node
+  const text = GoText.decode(json)
   const { created } = yield* Effect.fromResult(V1Image.decode(text.toWellFormed()))
-  return { id: node.id, json, created, layer: yield* tarOf(node, folder) }
+  return { id, created, json: yield* Effect.fromResult(Compatibility.marshal(text, { id, parent, size })), layer: yield* tarOf(node) }
 })
 
 /**
- * The bytes of an archive as Docker 1.9 saved these images (graph/export.go): each with all it stands on, and the tags they
- * were called by. Layers that are compressed in the store are inflated into files of the store first.
+ * The entries of an archive as Docker 1.9's `save` wrote it (graph/export.go): images of kinds schema1 and v1 with all they
+ * stand on. A repository's bare name saves all its tags and digests. Files they need last as long as the scope.
  */
-export const stream = (names: ReadonlyArray<string>) => Stream.unwrap(Effect.gen(function*() {
+export const members = Effect.fn("SaveOld.members")(function*(names: ReadonlyArray<string>) {
   const graph = yield* Graph
+  const tags = yield* graph.list
   const nodes = new Map<string, Node>()
   const repositories = new Map<string, Map<string, string>>()
-  for (const name of names) {
-    const image = yield* graph.resolve(name)
-    for (const node of yield* lineOf(name, image.id)) nodes.set(node.id, node)
-    const read = Result.getOrUndefined(Reference.parse(name))
-    if (read?.tag === undefined || !image.tags.some((tag) => tag.name === `${read.domain}/${read.path}` && tag.reference === read.tag)) continue
-    const local = LegacyReference.normalizeLocalName(`${read.domain}/${read.path}`)
-    repositories.set(local, (repositories.get(local) ?? new Map<string, string>()).set(read.tag, image.id))
+  const add = Effect.fnUntraced(function*(image: Image, local?: string, reference?: string) {
+    if (local !== undefined && reference !== undefined) {
+      const repository = repositories.get(local) ?? new Map<string, string>()
+      repositories.set(local, repository.set(reference, image.id))
+    }
+    for (const node of yield* lineOf(image)) nodes.set(node.id, node)
+  })
+  for (const given of names) {
+    const local = LegacyReference.normalizeLocalName(given)
+    const own = tags.filter(({ name }) => name === LegacyReference.canonicalOf(local))
+    for (const { id, reference } of own) yield* add(yield* graph.resolve(id), local, reference)
+    if (own.length > 0) continue
+    const { repository, tag } = LegacyReference.split(given)
+    const image = yield* lookUp(given)
+    yield* tag === "" ? add(image) : add(image, LegacyReference.normalizeLocalName(repository), tag)
   }
   yield* (yield* Leases).hold([...nodes.values()].flatMap(({ layers }) => layers.flatMap(({ blob, diffId }) => [blob.digest, diffId])))
-  const { path } = yield* (yield* LayerStore).staging({ kind: "layer" })
-  const images = yield* Effect.forEach(nodes.values(), (node) => written(node, path))
-  return TarWriter.stream(Layouts.legacy(images, repositories))
-}))
+  return Layouts.legacy(yield* Effect.forEach(nodes.values(), written), repositories)
+})
 
-/** Writes that archive to a file, which is there once it is whole and durable, in place of an older one. */
-export const write = Effect.fn("SaveOld.write")((names: ReadonlyArray<string>, path: string) => Files.write(resolve(path), stream(names)))
+/** The bytes of that archive: the same for the same images and names. What it reads is held while the stream is. */
+export const stream = (names: ReadonlyArray<string>) => Stream.unwrap(Effect.map(members(names), TarWriter.stream))

@@ -155,9 +155,11 @@ export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: st
       if (misplaced !== undefined) {
         return yield* new AnswerRefused({ host: new URL(endpoint.url).host, subject: `the ancestry of the image ${id}`, rule: `the store has ${misplaced} already, on other images: remove it first with \`graph rm ${misplaced.slice(0, 12)}\`` })
       }
+      const lost = (layer: ImageId.ImageId, doing: "metadata" | "request" | "unpack", { message }: { readonly message: string }) =>
+        Effect.sync(() => hub.publish({ _tag: "step", reference, layer, doing, attempt: 1, cause: message }))
       const jsonOf = Effect.fnUntraced(function*(id: ImageId.ImageId) {
         hub.publish({ _tag: "step", reference, layer: id, doing: "metadata", attempt: 1 })
-        return yield* endpoint.json(id)
+        return yield* endpoint.json(id).pipe(Effect.tapError((error) => lost(id, "metadata", error)))
       })
       const top = nodes.get(id)
       const first = top === undefined ? yield* jsonOf(id) : undefined
@@ -183,11 +185,12 @@ export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: st
           tell: ({ bytes, total }) => hub.publish({ _tag: "downloading", ...progress(bytes, total) }),
           retried: (attempt, error, delay) => {
             hub.publish({ _tag: "retrying", reference, layer: each, cause: error.message, delay })
-            hub.publish({ _tag: "step", reference, layer: each, doing: "request", attempt, cause: error.message })
+            hub.publish({ _tag: "step", reference, layer: each, doing: "request", attempt })
           }
         })
         // No digest tells that a body was cut: where its archive does, it is fetched once more.
-        const received = yield* Effect.retry(Register.receive(each, fill), { schedule: RetryPolicy.damaged, while: (error) => error._tag === "LayerRefused" })
+        const received = yield* Effect.retry(Register.receive(each, fill), { schedule: RetryPolicy.damaged, while: (error) => error._tag === "LayerRefused" }).pipe(
+          Effect.tapError((error) => lost(each, error._tag === "LayerRefused" || (error._tag === "NetworkError" && error.phase === "body") ? "unpack" : "request", error)))
         if (received !== undefined) unsets.push(received.unset)
         hub.publish({ _tag: "verified", reference, layer: each })
         hub.publish({ _tag: "committed", reference, layer: each })

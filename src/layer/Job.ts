@@ -1,4 +1,5 @@
 import type { ApplySummary } from "./apply/Apply.ts"
+import type { Comparison } from "./Sums.ts"
 
 /** Unpack a layer: follow the file `fd` up to `size` bytes as `control` allows, into `folder`/fs and `folder`/meta. */
 export interface UnpackJob {
@@ -32,6 +33,20 @@ export interface RemoveJob {
   readonly path: string
 }
 
+/** Unpack a blob as `UnpackJob` does, and compare the unpacked layer in the folder `layer` with what came out. */
+export interface CompareJob extends Omit<UnpackJob, "kind"> {
+  readonly kind: "compare"
+  readonly layer: string
+}
+
+/** Hash the first `size` bytes of the file `fd`. */
+export interface HashJob {
+  readonly kind: "hash"
+  readonly fd: number
+  readonly size: number
+  readonly algorithm: string
+}
+
 /** Inflate the tar archive in the first `size` bytes of the file `fd`, at most to `limit` bytes, into the empty file `into`, if one is given. */
 export interface InflateJob {
   readonly kind: "inflate"
@@ -46,7 +61,7 @@ export interface InflateJob {
 }
 
 /** What a worker can be asked. */
-export type Job = UnpackJob | MergeJob | RemoveJob | InflateJob
+export type Job = UnpackJob | MergeJob | RemoveJob | InflateJob | CompareJob | HashJob
 
 /** What applying could not set on this host. */
 export type Unset = ApplySummary["unset"]
@@ -64,6 +79,8 @@ export interface Answers {
   readonly unpack: Unpacked
   readonly merge: { readonly unset: Unset }
   readonly remove: { readonly removed: true }
+  readonly compare: Comparison & Pick<Unpacked, "entries" | "size">
+  readonly hash: { readonly hex: string }
   readonly inflate: { readonly size: number }
 }
 

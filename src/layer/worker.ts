@@ -4,10 +4,12 @@ import { parentPort, workerData } from "node:worker_threads"
 import { Apply } from "./apply/Apply.ts"
 import { Control, Gate, Stopped } from "./Control.ts"
 import { Refused } from "./Fault.ts"
+import { MetaDamaged } from "./apply/Meta.ts"
 import { inflater } from "./inflate/Inflate.ts"
-import type { Answers, InflateJob, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob } from "./Job.ts"
+import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob } from "./Job.ts"
 import { merge } from "./merge/Merge.ts"
 import { removeTree } from "./tree/Remove.ts"
+import * as Sums from "./Sums.ts"
 import * as Syscalls from "./Syscalls.ts"
 import { TarReader } from "./tar/Tar.ts"
 
@@ -82,6 +84,34 @@ const remove = (job: RemoveJob, control: Control): Answers["remove"] => {
   return { removed: true }
 }
 
+const compare = async (job: CompareJob, control: Control): Promise<Answers["compare"]> => {
+  const { entries, size } = await unpack({ ...job, kind: "unpack" }, control)
+  const options = { syscalls: syscalls(job.native), stop: stopOf(control) }
+  const should = Sums.of(job.folder, options)
+  try {
+    return { entries, size, ...Sums.compare(should, Sums.of(job.layer, options), { attributes: options.syscalls.native }) }
+  } catch (error) {
+    if (!(error instanceof MetaDamaged) || !error.file.startsWith(job.layer)) throw error
+    return { entries, size, count: 1, differences: [{ path: `line ${error.line}`, what: "journal" }], unread: 0 }
+  } finally {
+    should.return(undefined)
+  }
+}
+
+const hash = (job: HashJob, control: Control): Answers["hash"] => {
+  const stop = stopOf(control)
+  const hash = createHash(job.algorithm)
+  for (let at = 0; at < job.size;) {
+    stop()
+    const read = readSync(job.fd, piece, 0, Math.min(piece.byteLength, job.size - at), at)
+    if (read === 0) break
+    hash.update(piece.subarray(0, read))
+    at += read
+    control.consume(at)
+  }
+  return { hex: hash.digest("hex") }
+}
+
 /** Bytes that may follow an archive's end marker, which writers pad to their record size. */
 const tailCap = 16 * 1024 * 1024
 
@@ -126,6 +156,8 @@ const perform = (job: Job, control: Control): Answers[Job["kind"]] | Promise<Ans
     case "unpack": return unpack(job, control)
     case "merge": return assemble(job, control)
     case "remove": return remove(job, control)
+    case "compare": return compare(job, control)
+    case "hash": return hash(job, control)
     case "inflate": return inflateArchive(job, control)
   }
 }
@@ -136,6 +168,7 @@ const isSystemError = (error: unknown): error is NodeJS.ErrnoException =>
 const faultOf = (error: unknown): JobFault => {
   if (error instanceof Stopped) return { kind: "stopped" }
   if (error instanceof Refused) return { kind: "refused", rule: error.rule, entry: error.entry }
+  if (error instanceof MetaDamaged) return { kind: "system", code: "EUCLEAN", syscall: "read", path: error.file, message: error.message }
   if (isSystemError(error)) {
     const { code = "EIO", syscall = "call", path = "", message } = error
     return { kind: "system", code, syscall, path: String(path), message }

@@ -1,7 +1,9 @@
 import { Effect, Layer, Option, Stream } from "effect"
+import { resolve } from "node:path"
 import { Workers } from "../layer/Workers.ts"
 import * as Save from "../Save.ts"
 import * as SaveOld from "../SaveOld.ts"
+import * as Files from "../store/Files.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
 
@@ -19,10 +21,7 @@ export const save = Effect.fnUntraced(function*({ format, names, output, store }
     return yield* new Cli.UsageError({ problem: "an archive is not written to a terminal: name a file with --output, or send it on" })
   }
   yield* Effect.gen(function*() {
-    if (format === "docker-1.9") {
-      return yield* Option.isSome(output) ? SaveOld.write(names, output.value) : Stream.runForEach(SaveOld.stream(names), Cli.send)
-    }
-    const images = yield* Save.find(names)
-    yield* Option.isSome(output) ? Save.write(images, format, output.value) : Stream.runForEach(Save.stream(images, format), Cli.send)
+    const bytes = format === "docker-1.9" ? SaveOld.stream(names) : Save.stream(yield* Save.find(names), format)
+    yield* Option.isSome(output) ? Files.write(resolve(output.value), bytes) : Stream.runForEach(bytes, Cli.send)
   }).pipe(Effect.provide(Towline.layerStore({ store }).pipe(Layer.provideMerge(Workers.layer))))
 })
