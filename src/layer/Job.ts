@@ -50,14 +50,16 @@ export interface HashJob {
   readonly algorithm: string
 }
 
-/** Inflate the tar archive in the first `size` bytes of the file `fd`, at most to `limit` bytes, into the empty file `into`. */
+/** Inflate the tar archive in the first `size` bytes of the file `fd`, at most to `limit` bytes, into the empty file `into`, if one is given. */
 export interface InflateJob {
   readonly kind: "inflate"
   /** Descriptors of this process; their owner keeps them open until the job has ended. */
   readonly fd: number
   readonly size: number
-  readonly into: number
+  readonly into: number | undefined
   readonly limit: number
+  /** The digest the uncompressed tar must have, if it is a layer's. */
+  readonly diffId?: string
   readonly native: boolean
 }
 

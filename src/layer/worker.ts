@@ -30,6 +30,10 @@ const stopOf = (control: Control) => () => {
   if (control.stopped) throw new Stopped()
 }
 
+const checkDiffId = (diffId: string, wanted: string): void => {
+  if (diffId !== wanted) throw new Refused(`the uncompressed layer has the digest ${diffId}, its image's config says ${wanted}`)
+}
+
 const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
   const stop = stopOf(control)
   const { limits = defaultLimits } = job
@@ -65,9 +69,7 @@ const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
     }
     tar.end()
     const diffId = `${algorithm}:${hash.digest("hex")}`
-    if (job.diffId !== undefined && diffId !== job.diffId) {
-      throw new Refused(`the uncompressed layer has the digest ${diffId}, its image's config says ${job.diffId}`)
-    }
+    if (job.diffId !== undefined) checkDiffId(diffId, job.diffId)
     const { unset } = apply.finish()
     return { diffId, entries: tar.entries, size: tar.size, unset }
   } catch (error) {
@@ -125,13 +127,16 @@ const inflateArchive = async (job: InflateJob, control: Control): Promise<Answer
   let tail = 0
   // What is no archive, and what inflates without end after one, is noticed here and not when the disk is full.
   const tar = new TarReader({ entry: () => {}, data: () => {}, end: () => {} })
+  const algorithm = job.diffId?.startsWith("sha512:") ? "sha512" : "sha256"
+  const hash = createHash(algorithm)
   const inflate = inflater((bytes) => {
     stop()
     if (tar.ended) tail += bytes.byteLength
-    if (tail > tailCap) throw new Refused(`more than ${tailCap} bytes follow the end of the archive`)
+    if (tail > tailCap && job.diffId === undefined) throw new Refused(`more than ${tailCap} bytes follow the end of the archive`)
     if (size + bytes.byteLength > job.limit) throw new Refused(`it inflates to more than ${job.limit} bytes`)
     tar.write(bytes)
-    for (let at = 0; at < bytes.byteLength;) at += writeSync(job.into, bytes, at, bytes.byteLength - at, size + at)
+    if (job.diffId !== undefined) hash.update(bytes)
+    for (let at = 0; job.into !== undefined && at < bytes.byteLength;) at += writeSync(job.into, bytes, at, bytes.byteLength - at, size + at)
     size += bytes.byteLength
   }, { native: job.native })
   try {
@@ -148,6 +153,7 @@ const inflateArchive = async (job: InflateJob, control: Control): Promise<Answer
   } finally {
     inflate.close()
   }
+  if (job.diffId !== undefined) checkDiffId(`${algorithm}:${hash.digest("hex")}`, job.diffId)
   return { size }
 }
 
