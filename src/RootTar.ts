@@ -1,10 +1,8 @@
 import { Effect, type Scope } from "effect"
-import { constants } from "node:fs"
 import { resolve } from "node:path"
 import type { LayerError, Wanted } from "./Layers.ts"
 import type { OwnerMap } from "./layer/merge/Owners.ts"
 import * as RootFs from "./RootFs.ts"
-import * as Disk from "./store/Disk.ts"
 import type { StoreError } from "./store/Disk.ts"
 import * as Files from "./store/Files.ts"
 import { LayerStore } from "./store/LayerStore.ts"
@@ -27,8 +25,4 @@ export const send = Effect.fn("RootTar.send")(function*(
 
 /** As `send`, to a file that is there once it is whole and durable, in place of an older one. */
 export const write = Effect.fn("RootTar.write")((layers: ReadonlyArray<Wanted>, path: string, owners?: OwnerMap): Effect.Effect<void, LayerError | StoreError, Needs> =>
-  Files.replace(resolve(path), (draft) => Effect.scoped(Effect.gen(function*() {
-    const fd = yield* Disk.open(draft, constants.O_WRONLY)
-    yield* send(layers, fd, owners)
-    yield* Disk.sync(fd, draft)
-  }))))
+  Files.replace(resolve(path), (fd) => send(layers, fd, owners)))

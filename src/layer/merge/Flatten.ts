@@ -28,12 +28,19 @@ const nothing: Buffer = Buffer.alloc(0)
 const sparseFrom = 1 << 20
 
 /**
- * Writes a root file system that was assembled to be looked at (`recorded`) to a descriptor as one tar archive, names in the
- * order of their bytes: everything is what the layers say, whatever this user could set. Large files keep their holes.
+ * Writes a root file system that was assembled to be looked at (`recorded`) to a descriptor as one tar archive, each folder
+ * before what is in it, in the order of their bytes: everything is what the layers say, whatever this user could set. Large files keep their holes.
  */
 export const flatten = (assembly: Assembly, fd: number, options: FlattenOptions): void => {
   const flat = new Flat(assembly, new TarOutput(fd), options)
   flat.run()
+}
+
+/** A folder on the way through the tree: each is followed by all that is in it, or its time would not last. */
+interface Level {
+  readonly name: Name.Name
+  readonly segments: ReadonlyArray<string>
+  next: number
 }
 
 class Flat {
@@ -50,25 +57,31 @@ class Flat {
   }
 
   run(): void {
-    const folders = [""]
     this.folder("", this.from.root.top.prefix)
-    for (let name = folders.pop(); name !== undefined; name = folders.pop()) {
-      const inside = list(this.from.entered(name)).map(({ segment }) => segment)
-      const missing = [...this.from.records.in(name)].flatMap(([segment, { device }]) => device === undefined ? [] : [segment])
-      const found: Array<Name.Name> = []
-      for (const segment of [...new Set([...inside, ...missing])].sort()) {
-        this.options.stop()
-        const place = this.from.root.place(this.from.entered(name), segment)
-        this.from.at = place.name
-        const stats = lstatSync(place.path, { bigint: true, throwIfNoEntry: false })
-        if (stats?.isDirectory() === true) {
-          this.folder(place.name, this.from.entered(place.name).prefix)
-          found.push(place.name)
-        } else this.other(place, stats)
+    const levels = [this.level("")]
+    for (let level = levels.at(-1); level !== undefined; level = levels.at(-1)) {
+      const segment = level.segments[level.next++]
+      if (segment === undefined) {
+        levels.pop()
+        continue
       }
-      folders.push(...found.reverse())
+      this.options.stop()
+      const place = this.from.root.place(this.from.entered(level.name), segment)
+      this.from.at = place.name
+      const stats = lstatSync(place.path, { bigint: true, throwIfNoEntry: false })
+      if (stats?.isDirectory() === true) {
+        this.folder(place.name, this.from.entered(place.name).prefix)
+        levels.push(this.level(place.name))
+      } else this.other(place, stats)
     }
     this.tar.end()
+  }
+
+  /** A folder's names, of which some are only recorded. */
+  private level(name: Name.Name): Level {
+    const inside = list(this.from.entered(name)).map(({ segment }) => segment)
+    const missing = [...this.from.records.in(name)].flatMap(([segment, { device }]) => device === undefined ? [] : [segment])
+    return { name, segments: [...new Set([...inside, ...missing])].sort(), next: 0 }
   }
 
   private folder(name: Name.Name, prefix: string): void {
