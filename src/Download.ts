@@ -118,6 +118,8 @@ export const small = Effect.fn("Download.small")(function*(repository: Repositor
 export class Downloads extends Context.Service<Downloads, {
   /** The one download of `blob`, started if nobody has; it goes on until the last holder's scope closes. */
   readonly get: (blob: Descriptor, repository: Repository) => Effect.Effect<Download, never, Scope.Scope>
+  /** Who asks from now on gets a new download: what the present one found in the store has turned out damaged. */
+  readonly forget: (blob: Descriptor, repository: Repository) => Effect.Effect<void>
 }>()("Download/Downloads") {
   static readonly layer = Layer.effect(Downloads, Effect.gen(function*() {
     const slots = yield* Semaphore.make(yield* Concurrency)
@@ -137,7 +139,7 @@ export class Downloads extends Context.Service<Downloads, {
         return { blob: request.blob, opened: Deferred.await(opened), feed, done: Effect.asVoid(Fiber.join(fiber)), events }
       })
     })
-    return Downloads.of({ get: (blob, repository) => RcMap.get(map, new Request(blob, repository)) })
+    return Downloads.of({ get: (blob, repository) => RcMap.get(map, new Request(blob, repository)), forget: (blob, repository) => RcMap.invalidate(map, new Request(blob, repository)) })
   }))
 }
 

@@ -7,6 +7,7 @@ import type { Job, Unpacked } from "./layer/Job.ts"
 import { defaultLimits, type Limits as LayerLimits } from "./layer/Limits.ts"
 import { type LayerRefused, type SystemFault, Workers } from "./layer/Workers.ts"
 import type { Repository } from "./registry/Registry.ts"
+import { BlobStore } from "./store/BlobStore.ts"
 import * as Disk from "./store/Disk.ts"
 import * as Files from "./store/Files.ts"
 import { LayerStore, type Staging } from "./store/LayerStore.ts"
@@ -38,7 +39,7 @@ export const Native = Context.Reference<boolean>("Layers/Native", { defaultValue
 /** What a layer may ask before it is refused; `defaultLimits` unless told otherwise. */
 export const Limits = Context.Reference<LayerLimits>("Layers/Limits", { defaultValue: () => defaultLimits })
 
-const words: Partial<Record<Job["kind"], string>> = { unpack: "unpack a layer to", merge: "assemble a root file system in", remove: "remove", inflate: "inflate an archive to" }
+const words: Partial<Record<Job["kind"], string>> = { unpack: "unpack a layer to", merge: "assemble a root file system in", remove: "remove", compare: "compare a layer in", hash: "read", inflate: "inflate an archive to" }
 
 /** A system call's refusal in a worker, as the store's own error. */
 const storeError = (kind: Job["kind"]) => ({ code, detail, path, syscall }: SystemFault) =>
@@ -49,18 +50,14 @@ export const perform = <K extends Job["kind"]>(job: Extract<Job, { readonly kind
   Effect.flatMap(Workers, (workers) => workers.run<K>(job, subject, control)).pipe(
     Effect.catchTag("SystemFault", (fault) => Effect.fail(storeError(job.kind)(fault))))
 
-/**
- * Unpacks the layer into a folder inside `staging`, while its blob still comes. Bytes that turn out not to be the blob's
- * void what was made of them, errors included, and it starts again in a new folder. Both digests are checked when it ends, as
- * far as they are known.
- */
-export const stage = Effect.fn("Layers.stage")(function*({ blob, diffId, repository }: Packed, staging: Staging) {
+/** One way through: `label` begins the names of its folders in `staging`. */
+const stageOnce = Effect.fnUntraced(function*({ blob, diffId, repository }: Packed, staging: Staging, label: string) {
   const download = yield* (yield* Downloads).get(blob, repository)
   const native = yield* Native
   const limits = yield* Limits
   const attempt = Effect.fnUntraced(function*(round: number) {
     const { control, settled } = yield* download.feed.follow
-    const folder = `${staging.path}/${round}`
+    const folder = `${staging.path}/${label}${round}`
     yield* Files.makeFolder(folder, { mode: 0o700 })
     const fd = yield* download.opened
     yield* Effect.sync(() => download.events.publish({ _tag: "extracting", layer: blob.digest, bytes: control.consumed, total: blob.size })).pipe(
@@ -83,6 +80,20 @@ export const stage = Effect.fn("Layers.stage")(function*({ blob, diffId, reposit
   const [made] = yield* Effect.all([unpack, download.done], { concurrency: 2 })
   return made
 }, Effect.scoped)
+
+/**
+ * Unpacks the layer into a folder inside `staging`, while its blob still comes. Bytes that turn out not to be the blob's
+ * void what was made of them, errors included, and it starts again in a new folder. Both digests are checked when it ends, as
+ * far as they are known. A blob that the store had and that has been damaged there is fetched again.
+ */
+export const stage = Effect.fn("Layers.stage")(function*(wanted: Packed, staging: Staging) {
+  const { blob, repository } = wanted
+  return yield* stageOnce(wanted, staging, "").pipe(Effect.catchTag("LayerRefused", Effect.fnUntraced(function*(error) {
+    if (yield* (yield* BlobStore).verify(blob.digest)) return yield* error
+    yield* (yield* Downloads).forget(blob, repository)
+    return yield* stageOnce(wanted, staging, "again-")
+  })))
+})
 
 /** A layer that is wanted in the store. Two requests for one diff ID, or one blob without, are the same work. */
 class Request implements Equal.Equal {

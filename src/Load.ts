@@ -10,13 +10,15 @@ import type { Tree } from "./archive/Tree.ts"
 import * as ArchiveInput from "./ArchiveInput.ts"
 import * as ArchiveRegistry from "./ArchiveRegistry.ts"
 import { Downloads } from "./Download.ts"
+import type { Descriptor } from "./image/Descriptor.ts"
 import { Durability } from "./Durability.ts"
 import { type Digest, parts } from "./image/Digest.ts"
 import * as ImageConfig from "./image/ImageConfig.ts"
 import * as ImageId from "./image/ImageId.ts"
 import * as Reference from "./image/Reference.ts"
+import { Control } from "./layer/Control.ts"
 import type { Unset } from "./layer/Job.ts"
-import { Layers } from "./Layers.ts"
+import { Layers, Native, perform } from "./Layers.ts"
 import type { Hub } from "./progress/Hub.ts"
 import type { PullEvent } from "./progress/PullEvent.ts"
 import * as PullPlan from "./PullPlan.ts"
@@ -120,19 +122,32 @@ const planImage = Effect.fnUntraced(function*(archive: string, wanted: Wanted, o
   return { ...wanted, plan, reference: first === undefined ? wanted.target : `${first.name}:${first.reference}` }
 })
 
-/** One layer into the store; true if it, or its blob, was not there. */
+/** Layers inflate to so many bytes at most, as when they are unpacked: 256 GiB. */
+const layerCap = 256 * 2 ** 30
+
+/** Checks that a blob, open as `fd`, is this layer. */
+const checked = Effect.fnUntraced(function*(blob: Descriptor, diffId: Digest, fd: number) {
+  const job = { kind: "inflate", fd, size: blob.size, into: undefined, limit: layerCap, diffId, native: yield* Native } as const
+  yield* perform<"inflate">(job, blob.digest, new Control()).pipe(Effect.catchTag("JobStopped", Effect.die))
+})
+
+/** One layer into the store, its blob too, which nobody else may have; true if one of them was not there. */
 const storeLayer = Effect.fnUntraced(function*(hub: Hub<PullEvent>, { plan, reference }: Planned, layer: PullPlan.PlannedLayer, unpack: boolean, unsets: Array<Unset>) {
   const { blob, diffId, state, stored } = layer
-  if (state === "unpacked" || (stored && !unpack)) {
+  if (stored && (state === "unpacked" || !unpack)) {
     hub.publish({ _tag: "exists", reference, layer: blob.digest })
     return false
   }
   const download = yield* (yield* Downloads).get(blob, plan.repository)
   yield* download.events.observe((event) => hub.publish({ ...event, reference }))
-  if (unpack) {
+  if (unpack && state !== "unpacked") {
     const made = yield* Effect.scoped(Effect.flatMap(Layers, (layers) => layers.get({ blob, diffId, repository: plan.repository })))
     if (Option.isSome(made.unpacked)) unsets.push(made.unpacked.value.unset)
-  } else yield* download.done
+  } else {
+    yield* download.done
+    // The files are there from another blob: this one must hold the same.
+    if (state === "unpacked") yield* checked(blob, diffId, yield* download.opened)
+  }
   hub.publish({ _tag: "committed", reference, layer: blob.digest })
   return true
 }, Effect.scoped)
@@ -147,7 +162,7 @@ const storeImage = Effect.fnUntraced(function*(hub: Hub<PullEvent>, planned: Pla
   hub.publish({
     _tag: "planned", reference, manifest: plan.manifest.digest, platform: plan.platform,
     total: layers.reduce((sum, { blob }) => sum + blob.size, 0),
-    missing: layers.reduce((sum, { blob, have, state }) => sum + (state === "unpacked" ? 0 : blob.size - have), 0),
+    missing: layers.reduce((sum, { blob, have }) => sum + blob.size - have, 0),
     layers: layers.map(({ blob, state }) => ({ layer: blob.digest, size: blob.size, state }))
   })
   const unsets: Array<Unset> = []

@@ -74,7 +74,9 @@ const digestAs = (digest: Digest) => (bytes: Uint8Array): string => {
 const stored = Effect.fnUntraced(function*(descriptor: Descriptor) {
   const blobs = yield* BlobStore
   if (Option.isNone(yield* blobs.find(descriptor.digest))) return undefined
-  const raw = yield* blobs.read(descriptor.digest, documentCap)
+  // A damaged one is out of the way now, and is fetched again.
+  const raw = yield* blobs.read(descriptor.digest, documentCap).pipe(Effect.catchTag("NotInStore", () => Effect.undefined))
+  if (raw === undefined) return undefined
   return raw.byteLength === descriptor.size ? raw : yield* new VerifyError({ expected: descriptor, size: raw.byteLength })
 })
 
@@ -99,7 +101,8 @@ const target = Effect.fnUntraced(function*(repository: Repository, reference: Re
   const blobs = yield* BlobStore
   const { digest } = reference
   if (digest !== undefined && Option.isSome(yield* blobs.find(digest))) {
-    return { raw: yield* blobs.read(digest, documentCap), contentType: undefined, digest, endpoint: "store" }
+    const raw = yield* blobs.read(digest, documentCap).pipe(Effect.catchTag("NotInStore", () => Effect.undefined))
+    if (raw !== undefined) return { raw, contentType: undefined, digest, endpoint: "store" }
   }
   return yield* (yield* Registry).manifest(repository, digest ?? reference.tag ?? "latest")
 })

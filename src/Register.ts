@@ -75,8 +75,8 @@ export type Fill<E, R> = (receipt: Receipt) => Effect.Effect<void, E, R>
 export const from = <E, R>(bytes: Stream.Stream<Uint8Array, E, R>): Fill<E | Disk.StoreError | VerifyError, R> => (receipt) =>
   Stream.runForEachArray(bytes, (chunks) => Disk.attempt(() => { for (const chunk of chunks) receipt.append(chunk) }))
 
-/** What a receipt's bytes inflate to. They were unpacked before: what could be wrong with them is known not to be. */
-const inflated = Effect.fnUntraced(function*({ fd, size }: Receipt, subject: string) {
+/** What bytes in a file inflate to, in a file that goes with the scope. They were unpacked before: what could be wrong with them is known not to be. */
+export const inflated = Effect.fnUntraced(function*({ fd, size }: Pick<Receipt, "fd" | "size">, subject: string) {
   const plain = yield* (yield* BlobStore).receive
   const job = { kind: "inflate", fd, size, into: plain.fd, limit: Number.MAX_SAFE_INTEGER, native: yield* Native } as const
   yield* perform<"inflate">(job, subject, new Control()).pipe(Effect.catchTag("JobStopped", Effect.die))

@@ -16,12 +16,18 @@ export interface TowlineOptions {
   readonly store: string
 }
 
-/** The store alone, for programs that ask no registry. Its trees are removed by the workers. */
+/** The store alone, for programs that ask no registry. Its trees are removed, and its blobs hashed again, by the workers. */
 export const layerStore = (options: TowlineOptions) => {
   const remover = Layer.effect(Store.Remover, Effect.map(Effect.context<Workers>(), (context) => (path: string) =>
     perform<"remove">({ kind: "remove", path }, path, new Control()).pipe(
       Effect.catchTags({ LayerRefused: Effect.die, JobStopped: Effect.die }), Effect.provideContext(context))))
-  return Store.layer({ path: options.store }).pipe(Layer.provide(remover))
+  const hasher = Layer.effect(Store.Hasher, Effect.map(Workers, (workers) => ({
+    concurrency: workers.size,
+    hash: (fd: number, size: number, algorithm: "sha256" | "sha512", path: string) =>
+      perform<"hash">({ kind: "hash", fd, size, algorithm }, path, new Control()).pipe(
+        Effect.map(({ hex }) => hex), Effect.catchTags({ LayerRefused: Effect.die, JobStopped: Effect.die }), Effect.provideService(Workers, workers))
+  })))
+  return Store.layer({ path: options.store }).pipe(Layer.provide(Layer.merge(remover, hasher)))
 }
 
 /** The whole: a store, a registry client, the workers, and what shares their work. Needs a FileSystem for the credentials file. */

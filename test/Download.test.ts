@@ -94,7 +94,7 @@ describe("Downloads and the workers that follow them", () => {
       const staging = yield* store.staging({ kind: "layer", diffId: tar.diffId })
       feed.advance(300_000) // and there is nothing in the file
       const fiber = yield* stage({ blob, diffId: tar.diffId, repository: { domain: "d", path: "p" } }, staging).pipe(
-        Effect.provideService(Downloads, Downloads.of({ get: () => Effect.succeed({ ...download, done: Effect.sleep("600 millis") }) })),
+        Effect.provideService(Downloads, Downloads.of({ get: () => Effect.succeed({ ...download, done: Effect.sleep("600 millis") }), forget: () => Effect.void })),
         Effect.forkChild)
       yield* Effect.sleep("300 millis")
       feed.restart()

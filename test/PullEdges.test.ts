@@ -84,7 +84,7 @@ describe("Pull at the edges", () => {
     const { folder, registry } = yield* setting
     registry.put("app", "1", ImageBuilder.demo())
     const exit = yield* Stream.runDrain(Pull.events(`${registry.host}/app:1`, { platform })).pipe(
-      Effect.provideService(Downloads, Downloads.of({ get: () => Effect.die(new Error("a bug")) })),
+      Effect.provideService(Downloads, Downloads.of({ get: () => Effect.die(new Error("a bug")), forget: () => Effect.void })),
       Effect.provide(towline(folder)), Effect.exit, Effect.timeoutOption("5 seconds"))
     assert.isTrue(Option.isSome(exit) && exit.value._tag === "Failure")
   }).pipe(Effect.scoped))

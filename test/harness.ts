@@ -4,10 +4,10 @@ import { ConfigProvider, Effect, Layer, type Scope } from "effect"
 import { mkdtempSync, readdirSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import * as Check from "../src/Check.ts"
 import { Native } from "../src/Layers.ts"
 import * as Pull from "../src/Pull.ts"
 import * as RetryPolicy from "../src/registry/RetryPolicy.ts"
-import { Graph } from "../src/store/Graph.ts"
 import * as Towline from "../src/Towline.ts"
 
 /** A folder that goes with the scope. */
@@ -33,7 +33,7 @@ export const towline = (
 
 /** The store in `folder` is sound, and holds nothing half-made; what is being removed in the background is given 3 s. */
 export const assertSound = (folder: string) => Effect.gen(function*() {
-  assert.deepStrictEqual(yield* (yield* Graph).check(), [])
+  assert.deepStrictEqual(yield* Check.check(), [])
   const ingests = () => readdirSync(join(folder, "store", "ingest"))
   for (let n = 0; n < 60 && ingests().length > 0; n++) yield* Effect.sleep("50 millis")
   assert.deepStrictEqual(ingests(), [])

@@ -1,6 +1,7 @@
 import type { OwnerMap } from "./merge/Owners.ts"
 import type { Limits } from "./Limits.ts"
 import type { ApplySummary } from "./apply/Apply.ts"
+import type { Comparison } from "./Sums.ts"
 
 /** Unpack a layer: follow the file `fd` up to `size` bytes as `control` allows, into `folder`/fs and `folder`/meta. */
 export interface UnpackJob {
@@ -40,19 +41,35 @@ export interface RemoveJob {
   readonly path: string
 }
 
-/** Inflate the tar archive in the first `size` bytes of the file `fd`, at most to `limit` bytes, into the empty file `into`. */
+/** Unpack a blob as `UnpackJob` does, and compare the unpacked layer in the folder `layer` with what came out. */
+export interface CompareJob extends Omit<UnpackJob, "kind"> {
+  readonly kind: "compare"
+  readonly layer: string
+}
+
+/** Hash the first `size` bytes of the file `fd`. */
+export interface HashJob {
+  readonly kind: "hash"
+  readonly fd: number
+  readonly size: number
+  readonly algorithm: string
+}
+
+/** Inflate the tar archive in the first `size` bytes of the file `fd`, at most to `limit` bytes, into the empty file `into`, if one is given. */
 export interface InflateJob {
   readonly kind: "inflate"
   /** Descriptors of this process; their owner keeps them open until the job has ended. */
   readonly fd: number
   readonly size: number
-  readonly into: number
+  readonly into: number | undefined
   readonly limit: number
+  /** The digest the uncompressed tar must have, if it is a layer's. */
+  readonly diffId?: string
   readonly native: boolean
 }
 
 /** What a worker can be asked. */
-export type Job = UnpackJob | MergeJob | RemoveJob | InflateJob
+export type Job = UnpackJob | MergeJob | RemoveJob | InflateJob | CompareJob | HashJob
 
 /** What applying could not set on this host. */
 export type Unset = ApplySummary["unset"]
@@ -70,6 +87,8 @@ export interface Answers {
   readonly unpack: Unpacked
   readonly merge: { readonly unset: Unset }
   readonly remove: { readonly removed: true }
+  readonly compare: Comparison & Pick<Unpacked, "entries" | "size">
+  readonly hash: { readonly hex: string }
   readonly inflate: { readonly size: number }
 }
 

@@ -4,12 +4,14 @@ import { parentPort, workerData } from "node:worker_threads"
 import { Apply } from "./apply/Apply.ts"
 import { Control, Gate, Stopped } from "./Control.ts"
 import { Refused } from "./Fault.ts"
+import { MetaDamaged } from "./apply/Meta.ts"
 import { defaultLimits } from "./Limits.ts"
 import { inflater } from "./inflate/Inflate.ts"
-import type { Answers, InflateJob, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob } from "./Job.ts"
+import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob } from "./Job.ts"
 import { flatten } from "./merge/Flatten.ts"
 import { merge } from "./merge/Merge.ts"
 import { removeTree } from "./tree/Remove.ts"
+import * as Sums from "./Sums.ts"
 import * as Syscalls from "./Syscalls.ts"
 import { TarReader } from "./tar/Tar.ts"
 
@@ -27,6 +29,10 @@ const syscalls = (native: boolean): Syscalls.Syscalls => {
 
 const stopOf = (control: Control) => () => {
   if (control.stopped) throw new Stopped()
+}
+
+const checkDiffId = (diffId: string, wanted: string): void => {
+  if (diffId !== wanted) throw new Refused(`the uncompressed layer has the digest ${diffId}, its image's config says ${wanted}`)
 }
 
 const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
@@ -64,9 +70,7 @@ const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
     }
     tar.end()
     const diffId = `${algorithm}:${hash.digest("hex")}`
-    if (job.diffId !== undefined && diffId !== job.diffId) {
-      throw new Refused(`the uncompressed layer has the digest ${diffId}, its image's config says ${job.diffId}`)
-    }
+    if (job.diffId !== undefined) checkDiffId(diffId, job.diffId)
     const { unset } = apply.finish()
     return { diffId, entries: tar.entries, size: tar.size, unset }
   } catch (error) {
@@ -90,6 +94,34 @@ const remove = (job: RemoveJob, control: Control): Answers["remove"] => {
   return { removed: true }
 }
 
+const compare = async (job: CompareJob, control: Control): Promise<Answers["compare"]> => {
+  const { entries, size } = await unpack({ ...job, kind: "unpack" }, control)
+  const options = { syscalls: syscalls(job.native), stop: stopOf(control) }
+  const should = Sums.of(job.folder, options)
+  try {
+    return { entries, size, ...Sums.compare(should, Sums.of(job.layer, options), { attributes: options.syscalls.native }) }
+  } catch (error) {
+    if (!(error instanceof MetaDamaged) || !error.file.startsWith(job.layer)) throw error
+    return { entries, size, count: 1, differences: [{ path: `line ${error.line}`, what: "journal" }], unread: 0 }
+  } finally {
+    should.return(undefined)
+  }
+}
+
+const hash = (job: HashJob, control: Control): Answers["hash"] => {
+  const stop = stopOf(control)
+  const hash = createHash(job.algorithm)
+  for (let at = 0; at < job.size;) {
+    stop()
+    const read = readSync(job.fd, piece, 0, Math.min(piece.byteLength, job.size - at), at)
+    if (read === 0) break
+    hash.update(piece.subarray(0, read))
+    at += read
+    control.consume(at)
+  }
+  return { hex: hash.digest("hex") }
+}
+
 /** Bytes that may follow an archive's end marker, which writers pad to their record size. */
 const tailCap = 16 * 1024 * 1024
 
@@ -99,13 +131,16 @@ const inflateArchive = async (job: InflateJob, control: Control): Promise<Answer
   let tail = 0
   // What is no archive, and what inflates without end after one, is noticed here and not when the disk is full.
   const tar = new TarReader({ entry: () => {}, data: () => {}, end: () => {} })
+  const algorithm = job.diffId?.startsWith("sha512:") ? "sha512" : "sha256"
+  const hash = createHash(algorithm)
   const inflate = inflater((bytes) => {
     stop()
     if (tar.ended) tail += bytes.byteLength
-    if (tail > tailCap) throw new Refused(`more than ${tailCap} bytes follow the end of the archive`)
+    if (tail > tailCap && job.diffId === undefined) throw new Refused(`more than ${tailCap} bytes follow the end of the archive`)
     if (size + bytes.byteLength > job.limit) throw new Refused(`it inflates to more than ${job.limit} bytes`)
     tar.write(bytes)
-    for (let at = 0; at < bytes.byteLength;) at += writeSync(job.into, bytes, at, bytes.byteLength - at, size + at)
+    if (job.diffId !== undefined) hash.update(bytes)
+    for (let at = 0; job.into !== undefined && at < bytes.byteLength;) at += writeSync(job.into, bytes, at, bytes.byteLength - at, size + at)
     size += bytes.byteLength
   }, { native: job.native })
   try {
@@ -122,6 +157,7 @@ const inflateArchive = async (job: InflateJob, control: Control): Promise<Answer
   } finally {
     inflate.close()
   }
+  if (job.diffId !== undefined) checkDiffId(`${algorithm}:${hash.digest("hex")}`, job.diffId)
   return { size }
 }
 
@@ -130,6 +166,8 @@ const perform = (job: Job, control: Control): Answers[Job["kind"]] | Promise<Ans
     case "unpack": return unpack(job, control)
     case "merge": return assemble(job, control)
     case "remove": return remove(job, control)
+    case "compare": return compare(job, control)
+    case "hash": return hash(job, control)
     case "inflate": return inflateArchive(job, control)
   }
 }
@@ -140,6 +178,7 @@ const isSystemError = (error: unknown): error is NodeJS.ErrnoException =>
 const faultOf = (error: unknown): JobFault => {
   if (error instanceof Stopped) return { kind: "stopped" }
   if (error instanceof Refused) return { kind: "refused", rule: error.rule, entry: error.entry }
+  if (error instanceof MetaDamaged) return { kind: "system", code: "EUCLEAN", syscall: "read", path: error.file, message: error.message }
   if (isSystemError(error)) {
     const { code = "EIO", syscall = "call", path = "", message } = error
     return { kind: "system", code, syscall, path: String(path), message }

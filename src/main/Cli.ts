@@ -1,5 +1,5 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { Effect, Layer, Logger, Option, Schema } from "effect"
+import { Duration, Effect, Layer, Logger, Option, Schema } from "effect"
 import { CliConfig, CliOutput, Command, Flag, GlobalFlag } from "effect/cli"
 import { homedir } from "node:os"
 import { join } from "node:path"
@@ -45,6 +45,32 @@ export const store = folder("store").pipe(
 
 /** Machine-readable results. */
 export const json = Flag.Boolean("json").pipe(Flag.withDescription("Print the result as JSON"), Flag.withoutNegation, Flag.withDefault(false))
+
+const multiples: Readonly<Record<string, number>> = { k: 1, m: 2, g: 3, t: 4 }
+
+/** Bytes from `1000`, `1.5GB`, `512MiB` or `2g` (decimal units, binary with an i); undefined if it is none of these. */
+export const parseSize = (text: string): number | undefined => {
+  const [, digits = "", unit = "", binary] = /^(\d+(?:\.\d+)?) ?(?:([kmgt])(i?)b?|b)?$/i.exec(text) ?? []
+  if (digits === "") return undefined
+  return Math.round(Number(digits) * (binary === "i" ? 1024 : 1000) ** (multiples[unit.toLowerCase()] ?? 0))
+}
+
+/** A number of bytes. */
+export const size = (name: string) => Flag.String(name).pipe(Flag.withMetavar("BYTES"),
+  Flag.filterMap((text) => Option.fromUndefinedOr(parseSize(text)), () => "a size such as 500MB or 8GiB"))
+
+const units: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800 }
+
+/** A time span from `90s`, `15m`, `1h30m`, `7d` or `2w` (0 needs no unit); undefined if it is none of these. */
+export const parseAge = (text: string): Duration.Duration | undefined => {
+  if (text === "0") return Duration.zero
+  if (!/^(?:\d+[smhdw])+$/.test(text)) return undefined
+  return Duration.seconds([...text.matchAll(/(\d+)([smhdw])/g)].reduce((sum, [, count, unit = ""]) => sum + Number(count) * (units[unit] ?? 0), 0))
+}
+
+/** A time span. */
+export const age = (name: string) => Flag.String(name).pipe(Flag.withMetavar("AGE"),
+  Flag.filterMap((text) => Option.fromUndefinedOr(parseAge(text)), () => "a time such as 90s, 12h or 7d"))
 
 /** Whether unpacked files are waited for. */
 export const durability = Flag.Literals("durability", ["safe", "fast"]).pipe(

@@ -5,7 +5,6 @@ import * as Format from "../progress/Format.ts"
 import { Graph, type Image, type TagName } from "../store/Graph.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
-import * as Run from "./Run.ts"
 import { table } from "./Table.ts"
 
 interface Flags {
@@ -38,7 +37,7 @@ export const ls = Effect.fnUntraced(function*(flags: Flags) {
       name === undefined || reference === undefined ? "<untagged>" : Format.printable(nameOf({ name, reference })),
       id.slice(0, 12), Format.printable(platform), Format.bytes(size), ago(now, since)
     ])
-  ], process.stdout.isTTY ? process.stdout.columns : undefined))
+  ]))
 })
 
 const facts = (image: Image & { readonly configBytes: Uint8Array }) => ({
@@ -77,13 +76,4 @@ export const rm = Effect.fnUntraced(function*(flags: Named) {
     for (const tag of untagged) yield* Cli.print(`untagged ${Format.printable(nameOf(tag))}`)
     if (image !== undefined) yield* Cli.print(`removed ${image.slice(0, 12)}, ${Format.bytes(freed)} freed`)
   }
-})
-
-/** Looks for damage; finding some is exit code 6. */
-export const check = Effect.fnUntraced(function*(flags: Flags) {
-  const findings = yield* Effect.flatMap(Graph, (graph) => graph.check()).pipe(inStore(flags))
-  if (flags.json) yield* Cli.print(JSON.stringify(findings))
-  else if (findings.length === 0) yield* Cli.print("no damage found")
-  else yield* Cli.print(findings.map(({ detail, kind, subject }) => `${kind}  ${Format.printable(subject)}  ${Format.printable(detail)}`).join("\n"))
-  if (findings.length > 0) return yield* Effect.fail(new Run.Failed(Run.exitCodes.refused))
 })

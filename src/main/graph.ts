@@ -5,6 +5,7 @@ import * as RootFs from "./RootFsFlags.ts"
 import { version } from "./version.ts"
 
 const verbs = Effect.promise(() => import("./GraphCommand.ts"))
+const upkeep = Effect.promise(() => import("./UpkeepCommand.ts"))
 const names = Argument.String("image").pipe(
   Argument.withDescription("name:tag, name@digest, an image id or the first digits of one"), Argument.variadic({ min: 1 }))
 const flags = { store: Cli.store, json: Cli.json }
@@ -21,9 +22,46 @@ const rm = Command.make("rm", { ...flags, names }, (flags) => Effect.flatMap(ver
   Command.withDescription("Remove tags, and images with their last tag"),
   Command.withExamples([{ command: "graph rm debian:12", description: "Remove the tag, and what only it needed" }]))
 
-const check = Command.make("check", flags, (flags) => Effect.flatMap(verbs, ({ check }) => check(flags))).pipe(
-  Command.withDescription("Hash every blob again and look for what has no partner; exit code 6 if something is wrong"),
-  Command.withExamples([{ command: "graph check", description: "Say whether the store is sound" }]))
+const check = Command.make("check", {
+  ...flags,
+  repair: Flag.Boolean("repair").pipe(
+    Flag.withDescription("Fetch damaged blobs again and unpack damaged layers again; what cannot be mended goes to the store's folder quarantine"),
+    Flag.withoutNegation, Flag.withDefault(false)),
+  quiet: Cli.quiet,
+  insecure: Flag.String("insecure").pipe(Flag.withDescription("A host[:port] that --repair may ask over plain HTTP (may be repeated)"), Flag.withMetavar("HOST"), Flag.atLeast(0))
+}, (flags) => Effect.flatMap(upkeep, ({ check }) => check(flags))).pipe(
+  Command.withDescription("Hash every blob again, compare every unpacked layer with its blob, and look for what has no partner; exit code 6 if something is wrong"),
+  Command.withExamples([
+    { command: "graph check", description: "Say whether the store is sound" },
+    { command: "graph check --repair", description: "And mend what is not" }
+  ]))
+
+const gc = Command.make("gc", {
+  ...flags,
+  dryRun: Flag.Boolean("dry-run").pipe(Flag.withDescription("Say what would go; change nothing"), Flag.withoutNegation, Flag.withDefault(false)),
+  keepStorage: Cli.size("keep-storage").pipe(Flag.withDescription("Stop once the store has no more than so many bytes; longest unused goes first"), Flag.optional),
+  olderThan: Cli.age("older-than").pipe(
+    Flag.withDescription("Only what has had no name for so long (default: images at once, blobs without an image after 1h, partial blobs after 7d)"), Flag.optional),
+  keepPartials: Cli.size("keep-partials").pipe(Flag.withDescription("Bytes of partial blobs to keep, the latest (default: 8GiB)"), Flag.optional),
+  keepLast: Flag.Int("keep-last").pipe(Flag.withDescription("Keep what the last N values of each tag were (default: 1, the present one)"), Flag.withMetavar("N"), Flag.withDefault(1),
+    Flag.filter((count) => count >= 1, () => "1 or more"))
+}, (flags) => Effect.flatMap(upkeep, ({ gc }) => gc(flags))).pipe(
+  Command.withDescription("Remove images without a tag, and blobs, layers and partial blobs that nothing needs"),
+  Command.withExamples([
+    { command: "graph gc --dry-run", description: "Say what would go" },
+    { command: "graph gc --older-than 7d --keep-last 3", description: "Keep a week's leavings, and what each tag was the last three times" }
+  ]))
+
+const du = Command.make("du", flags, (flags) => Effect.flatMap(upkeep, ({ du }) => du(flags))).pipe(
+  Command.withDescription("Show what the store takes: blobs, unpacked layers, partial blobs; by image, unique and shared"),
+  Command.withExamples([{ command: "graph du", description: "What each image takes, and what gc would free" }]))
+
+const log = Command.make("log", {
+  ...flags,
+  names: Argument.String("tag").pipe(Argument.withDescription("name:tag (default: every tag)"), Argument.variadic({ min: 0 }))
+}, (flags) => Effect.flatMap(upkeep, ({ log }) => log(flags))).pipe(
+  Command.withDescription("Show what tags pointed to, when, and which endpoint answered; the latest first"),
+  Command.withExamples([{ command: "graph log debian:12", description: "Every value the tag had; pull --rollback debian:12 goes one back" }]))
 
 const load = Command.make("load", {
   ...flags,
@@ -43,8 +81,8 @@ const load = Command.make("load", {
 const save = Command.make("save", {
   store: Cli.store, names,
   output: Flag.String("output").pipe(Flag.withAlias("o"), Flag.withDescription("The file to write (default: stdout)"), Flag.withMetavar("FILE"), Flag.optional),
-  format: Flag.Literals("format", ["docker-archive", "oci-archive"]).pipe(
-    Flag.withDescription("docker-archive: what docker, podman and skopeo load, and a layout that keeps digests; oci-archive: an OCI layout alone (default: docker-archive)"),
+  format: Flag.Literals("format", ["docker-archive", "oci-archive", "docker-1.9"]).pipe(
+    Flag.withDescription("docker-archive: what docker, podman and skopeo load, and a layout that keeps digests; oci-archive: an OCI layout alone; docker-1.9: schema1 and v1 images as Docker 1.9 saved them (default: docker-archive)"),
     Flag.withDefault("docker-archive"))
 }, (flags) => Effect.flatMap(Effect.promise(() => import("./SaveCommand.ts")), ({ save }) => save(flags))).pipe(
   Command.withDescription("Write images as an archive that graph load, docker load, podman load and skopeo read"),
@@ -92,5 +130,5 @@ const rootfs = Command.make("rootfs", {
 
 Cli.main(Command.make("graph").pipe(
   Command.withDescription("Look at and change the local image graph."),
-  Command.withSubcommands([ls, show, history, tag, rm, load, save, rootfs, set, check])
+  Command.withSubcommands([ls, show, history, tag, rm, load, save, rootfs, set, check, gc, du, log])
 ), version)

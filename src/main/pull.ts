@@ -27,13 +27,19 @@ const command = Command.make("pull", {
   progress: Flag.Literals("progress", ["auto", "tty", "plain", "json", "docker-1.9", "events", "quiet"]).pipe(
     Flag.withDescription("How progress is shown on stderr; json: the lines of Docker's API; docker-1.9: its stream in Docker 1.9.1, byte for byte; events: one event a line (default: auto)"), Flag.withDefault("auto")),
   quiet: Flag.Boolean("quiet").pipe(Flag.withAlias("q"), Flag.withDescription("No progress; print the digest alone"), Flag.withoutNegation, Flag.withDefault(false)),
+  rollback: Flag.Boolean("rollback").pipe(
+    Flag.withDescription("Let the tags point at what they pointed at before; once more goes one further back (graph log shows it)"),
+    Flag.withoutNegation, Flag.withDefault(false)),
   json: Cli.json
-}, (flags) => Effect.flatMap(Effect.promise(() => import("./PullCommand.ts")), ({ pull }) => pull(flags))).pipe(
+}, ({ rollback, ...flags }) => rollback
+  ? Effect.flatMap(Effect.promise(() => import("./RollbackCommand.ts")), ({ rollback }) => rollback(flags))
+  : Effect.flatMap(Effect.promise(() => import("./PullCommand.ts")), ({ pull }) => pull(flags))).pipe(
   Command.withDescription("Pull container images into a local store, verified and in parallel, without a daemon."),
   Command.withExamples([
     { command: "pull debian:12", description: "Pull an image of Docker Hub for this host's platform" },
     { command: "pull -a 127.0.0.1:5000/app", description: "Pull every tag of a repository" },
     { command: "pull 127.0.0.1:5000/app:1 --rootfs ./root", description: "Write its root file system to a folder" },
+    { command: "pull --rollback app:1", description: "Let the tag point at what it was before" },
     { command: "pull -q --platform linux/arm64 alpine:3.20 --output oci:./layout", description: "Write another platform's image as an OCI layout; print its digest alone" }
   ])
 )

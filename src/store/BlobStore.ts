@@ -7,6 +7,8 @@ import * as Disk from "./Disk.ts"
 import { StoreError } from "./Disk.ts"
 import { absolute, blobPath, Home, look } from "./Home.ts"
 import * as Ingest from "./Ingest.ts"
+import { Hasher } from "./Check.ts"
+import { quarantine } from "./Quarantine.ts"
 import * as Receipt from "./Receipt.ts"
 
 /** The store has no such blob (or lost its file). */
@@ -79,8 +81,20 @@ const make = Effect.gen(function*() {
       hash.update(piece)
     })
     if (taken === size && hash.digest("hex") === hex) return bytes
-    return yield* new StoreError({ operation: "read", path, detail: "its bytes no longer have its digest; run `graph check`, and pull the image again" })
+    yield* quarantine(home, "blob", digest)
+    return yield* new NotInStore({ digest })
   }, Effect.scoped)
+
+  const verify = Effect.fn("BlobStore.verify")(function*(digest: Digest.Digest) {
+    const blob = yield* find(digest)
+    if (Option.isNone(blob)) return false
+    const { fd, size, path } = yield* open(digest)
+    const { algorithm, hex } = Digest.parts(digest)
+    const { hash } = yield* Hasher
+    if ((yield* hash(fd, size, algorithm, path)) === hex) return true
+    yield* quarantine(home, "blob", digest)
+    return false
+  }, Effect.scoped, Effect.catchTag("NotInStore", () => Effect.succeed(false)))
 
   const put = Effect.fn("BlobStore.put")(function*(blob: Descriptor, bytes: Uint8Array) {
     const coming = yield* ingest(blob)
@@ -92,7 +106,7 @@ const make = Effect.gen(function*() {
     yield* coming.commit
   }, Effect.scoped)
 
-  return { find, partial, ingest, receive: Receipt.open(home, held), open, read, put }
+  return { find, partial, ingest, receive: Receipt.open(home, held), open, read, verify, put }
 })
 
 /** Bytes by digest, committed and verified, shared by all processes that use the store. */
@@ -111,8 +125,13 @@ export class BlobStore extends Context.Service<BlobStore, {
   readonly receive: Effect.Effect<Receipt.Receipt, StoreError, Scope.Scope>
   /** Opens a committed blob for reading. */
   readonly open: (digest: Digest.Digest) => Effect.Effect<BlobFile, StoreError | NotInStore, Scope.Scope>
-  /** All bytes of a committed blob of at most `cap` bytes, verified again. For manifests and configs. */
+  /**
+   * All bytes of a committed blob of at most `cap` bytes, verified again: a damaged one is put away, and not in the store any
+   * more. For manifests and configs.
+   */
   readonly read: (digest: Digest.Digest, cap: number) => Effect.Effect<Uint8Array, StoreError | NotInStore>
+  /** Hashes a committed blob again; false if it is not there, or was damaged: then it is put away, and can be fetched again. */
+  readonly verify: (digest: Digest.Digest) => Effect.Effect<boolean, StoreError>
   /** Stores bytes that are at hand, if they are not there yet. */
   readonly put: (blob: Descriptor, bytes: Uint8Array) => Effect.Effect<void, StoreError | VerifyError>
 }>()("store/BlobStore") {

@@ -1,4 +1,4 @@
-import { Effect, Schema } from "effect"
+import { Context, Effect, Schema } from "effect"
 import { createHash } from "node:crypto"
 import { constants, readdirSync } from "node:fs"
 import * as Digest from "../image/Digest.ts"
@@ -13,10 +13,14 @@ export const Finding = Schema.Struct({
   kind: Schema.Literals([
     "blob-file-missing", "blob-row-missing", "blob-size", "blob-digest", "layer-folder-missing", "layer-row-missing",
     "ingest-row-missing", "ingest-entry-missing", "ingest-left", "chain-wrong", "image-wrong", "image-incomplete", "dangling",
-    "mode", "database"
+    "mode", "database", "row-wrong", "layer-damaged", "layer-row-wrong", "layer-blob-wrong", "layer-unverified"
   ]),
   subject: Schema.String,
-  detail: Schema.String
+  detail: Schema.String,
+  /** The blob it is about, beside the subject. */
+  blob: Schema.optionalKey(Digest.Digest),
+  /** What a layer's row should say of its tar. */
+  facts: Schema.optionalKey(Schema.Struct({ size: Schema.Int, entries: Schema.Int }))
 })
 
 /** One line of `graph check`. */
@@ -26,6 +30,24 @@ export type Finding = typeof Finding.Type
 export interface CheckOptions {
   readonly progress?: (done: number, total: number) => Effect.Effect<void>
 }
+
+/**
+ * How the first `size` bytes of an open file are hashed: gives the hexadecimal digits. The default does it on the main thread,
+ * letting others work in between; `concurrency` is how many at a time.
+ */
+export const Hasher = Context.Reference<{
+  readonly concurrency: number
+  readonly hash: (fd: number, size: number, algorithm: "sha256" | "sha512", path: string) => Effect.Effect<string, StoreError>
+}>("store/Hasher", {
+  defaultValue: () => ({
+    concurrency: 1,
+    hash: Effect.fnUntraced(function*(fd, size, algorithm, path) {
+      const hash = createHash(algorithm)
+      yield* Disk.forEachPiece(fd, size, path, (piece) => hash.update(piece))
+      return hash.digest("hex")
+    })
+  })
+})
 
 const BlobRow = Schema.Struct({ digest: Digest.Digest, size: Schema.Int, state: Schema.String })
 const LayerRow = Schema.Struct({ diff_id: Digest.Digest, state: Schema.String })
@@ -51,10 +73,13 @@ const one = Effect.fnUntraced(function*({ root, db }: Shape, { digest, size }: t
   }
   if (stat.size !== size) return [{ kind: "blob-size", subject: digest, detail: `its file has ${stat.size} bytes instead of ${size}` }]
   const { algorithm, hex } = Digest.parts(digest)
-  const hash = createHash(algorithm)
-  yield* Effect.scoped(Effect.flatMap(Disk.open(path, constants.O_RDONLY), (fd) =>
-    Disk.forEachPiece(fd, size, path, (piece) => hash.update(piece))))
-  const actual = hash.digest("hex")
+  const { hash } = yield* Hasher
+  const hashed = yield* Effect.scoped(Effect.flatMap(Disk.open(path, constants.O_RDONLY), (fd) => hash(fd, size, algorithm, path))).pipe(
+    Effect.map((hex) => ({ hex, code: undefined })),
+    Effect.catchIf(({ code }) => code === "EIO" || code === "ENOENT", ({ code }) => Effect.succeed({ hex: undefined, code })))
+  if (hashed.code === "ENOENT") return [] // removed meanwhile
+  if (hashed.hex === undefined) return [{ kind: "blob-digest", subject: digest, detail: `its file ${path} cannot be read (${hashed.code ?? "EIO"})` }]
+  const actual = hashed.hex
   const wrong: ReadonlyArray<Finding> = actual === hex ? [] : [{ kind: "blob-digest", subject: digest, detail: `its file's bytes have the digest ${algorithm}:${actual}` }]
   return [...wrong, ...modeOf(path, 0o600)]
 })
@@ -73,11 +98,14 @@ const blobs = Effect.fnUntraced(function*(home: Shape, progress: CheckOptions["p
     if (coming?.count === 0) findings.push({ kind: "blob-row-missing", subject: name, detail: "a file in blobs/ that the store does not list" })
   }
   const ready = rows.filter(({ state }) => state === "ready")
-  for (const [index, row] of ready.entries()) {
-    findings.push(...yield* one(home, row))
-    if (progress !== undefined) yield* progress(index + 1, ready.length)
-  }
-  return findings
+  const { concurrency } = yield* Hasher
+  let done = 0
+  const hashed = yield* Effect.forEach(ready, Effect.fnUntraced(function*(row) {
+    const found = yield* one(home, row)
+    if (progress !== undefined) yield* progress(++done, ready.length)
+    return found
+  }), { concurrency })
+  return [...findings, ...hashed.flat()]
 })
 
 const layers = Effect.fnUntraced(function*({ root, db }: Shape) {
@@ -123,7 +151,7 @@ const ingests = Effect.fnUntraced(function*({ root, db }: Shape) {
 
 const ChainRow = Schema.Struct({ chain_id: Schema.String, parent: Schema.NullOr(Schema.String), diff_id: Schema.String })
 const ImageRow = Schema.Struct({ id: Schema.String, kind: Schema.String, config_digest: Digest.Digest, config: Schema.Uint8Array })
-const PartRow = Schema.Struct({ manifest: Schema.String, role: Schema.String, digest: Schema.String })
+const PartRow = Schema.Struct({ manifest: Schema.String, role: Schema.String, digest: Digest.Digest })
 const Foreign = Schema.Struct({ table: Schema.String, rowid: Schema.NullOr(Schema.Int), parent: Schema.String })
 const Quick = Schema.Struct({ quick_check: Schema.String })
 
@@ -150,7 +178,7 @@ const rows = Effect.fnUntraced(function*({ db }: Shape) {
     WHERE NOT EXISTS (SELECT 1 FROM blobs b WHERE b.digest = p.digest AND b.state = 'ready')
       AND NOT EXISTS (SELECT 1 FROM layers l WHERE l.diff_id = p.diff_id AND l.state <> 'deleting')`)
   for (const { manifest, role, digest } of lacking) {
-    findings.push({ kind: "image-incomplete", subject: manifest, detail: `its ${role} ${digest} is not in the store; pull it again` })
+    findings.push({ kind: "image-incomplete", subject: manifest, detail: `its ${role} ${digest} is not in the store; pull it again`, blob: digest })
   }
   return findings
 })
@@ -159,7 +187,7 @@ const rows = Effect.fnUntraced(function*({ db }: Shape) {
 export const check = Effect.fn("Graph.check")(function*(home: Shape, options?: CheckOptions) {
   const { root } = home
   const modes = yield* Disk.call("read", root, () => [
-    ...["", "/blobs", "/layers", "/ingest"].flatMap((name) => modeOf(`${root}${name}`, 0o700)), ...modeOf(`${root}/graph.db`, 0o600)
+    ...["", "/blobs", "/layers", "/ingest", "/quarantine"].flatMap((name) => modeOf(`${root}${name}`, 0o700)), ...modeOf(`${root}/graph.db`, 0o600)
   ])
   return [...modes, ...yield* rows(home), ...yield* layers(home), ...yield* ingests(home), ...yield* blobs(home, options?.progress)]
 })

@@ -18,6 +18,7 @@ const words: Readonly<Record<string, string>> = {
   ENOTDIR: "a part of the path is not a folder",
   EXDEV: "source and target are on different file systems",
   ENAMETOOLONG: "the name is too long for the file system",
+  EUCLEAN: "what the store has there is damaged; run `graph check --repair`",
   ESTALE: "another process took this work over, because this one showed no life for 15 seconds; run the command again"
 }
 

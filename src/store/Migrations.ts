@@ -91,7 +91,16 @@ const first = [
  */
 const second = ["checksum TEXT", "parent_ref TEXT", "layer_diff TEXT", "layer_size INTEGER"].map((column) => `ALTER TABLE images ADD COLUMN ${column}`)
 
-const steps: ReadonlyArray<ReadonlyArray<string>> = [first, second]
+const third = [
+  // What a tag led to (an index, or the manifest), which endpoint answered (null where nobody was asked), and the row of the
+  // earlier change that this one went back to.
+  `ALTER TABLE tag_log ADD COLUMN target TEXT`,
+  `ALTER TABLE tag_log ADD COLUMN endpoint TEXT`,
+  `ALTER TABLE tag_log ADD COLUMN back_to INTEGER`,
+  `CREATE INDEX tag_log_old ON tag_log (old_image)`
+]
+
+const steps: ReadonlyArray<ReadonlyArray<string>> = [first, second, third]
 
 /** The version of the database this code writes. */
 export const version = steps.length

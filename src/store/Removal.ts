@@ -57,8 +57,8 @@ interface Plan {
   readonly removals: ReadonlyArray<Removal>
 }
 
-/** Takes the image's rows away, and marks what nobody else needs. */
-const dissolve = Effect.fnUntraced(function*(home: Shape, id: string) {
+/** Takes the image's rows away, and marks what nobody else needs; in a transaction. The image has no tag and no child. */
+export const dissolve = Effect.fnUntraced(function*(home: Shape, id: string) {
   const { db } = home
   const { sql } = db
   const needed = yield* db.rows(Schema.Struct({ digest: Digest.Digest }), sql`SELECT DISTINCT p.digest FROM manifest_blobs p

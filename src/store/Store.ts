@@ -2,15 +2,19 @@ import { Layer } from "effect"
 import { BlobStore } from "./BlobStore.ts"
 import type { StoreError } from "./Disk.ts"
 import { Graph } from "./Graph.ts"
+import { History } from "./History.ts"
 import * as Home from "./Home.ts"
 import { LayerStore } from "./LayerStore.ts"
 import { Leases } from "./Leases.ts"
 import { sweep } from "./Sweep.ts"
+import { Collector } from "./upkeep/Collector.ts"
+import { Upkeep } from "./upkeep/Upkeep.ts"
 
+export { Hasher } from "./Check.ts"
 export { Remover } from "./Home.ts"
 
 /** What a store provides. */
-export type Services = BlobStore | LayerStore | Graph | Leases
+export type Services = BlobStore | LayerStore | Graph | Leases | Collector | Upkeep | History
 
 /** Where the store is; its folder is made if it is not there. */
 export interface StoreOptions {
@@ -23,6 +27,6 @@ export interface StoreOptions {
  */
 export const layer = ({ path }: StoreOptions): Layer.Layer<Services, StoreError> =>
   // Fresh: layers are remembered by reference, and two stores of one program would share the first one's services.
-  Layer.fresh(Layer.mergeAll(BlobStore.layer, LayerStore.layer, Graph.layer, Leases.layer)).pipe(
+  Layer.fresh(Layer.mergeAll(BlobStore.layer, LayerStore.layer, Graph.layer, Leases.layer, Collector.layer, Upkeep.layer, History.layer)).pipe(
     Layer.provide(Layer.provideMerge(Layer.effectDiscard(sweep), Home.layer(path)))
   )

@@ -30,6 +30,13 @@ const removeTaken = Effect.fnUntraced(function*(home: Shape, path: string) {
   yield* forget(home, path)
 })
 
+/** Removes a partial blob nobody owns; false if somebody has it by now. */
+export const dropPartial = Effect.fnUntraced(function*(home: Shape, path: string) {
+  if (!(yield* home.db.transaction(take(home, path)))) return false
+  yield* removeTaken(home, path)
+  return true
+})
+
 /** What `finishRemoval` ends. */
 export type Removal = Pick<IngestRow, "kind" | "digest" | "path">
 

@@ -33,8 +33,14 @@ const TagRow = Schema.Struct({ image: Schema.String, manifest: Digest.Digest, ta
 const current = ({ db }: Shape, { name, reference }: TagName) => Effect.map(
   db.rows(TagRow, db.sql`SELECT image, manifest, target FROM tags WHERE name = ${name} AND reference = ${reference}`), ([row]) => row)
 
+/** What is remembered of a change: the endpoint that answered, or the earlier change (its row in tag_log) it went back to. */
+export interface Cause {
+  readonly endpoint?: string | undefined
+  readonly backTo?: number
+}
+
 /** Sets a tag or digest, in a transaction, and remembers the change. */
-export const write = Effect.fnUntraced(function*(home: Shape, tag: TagName, now: typeof TagRow.Type) {
+export const write = Effect.fnUntraced(function*(home: Shape, tag: TagName, now: typeof TagRow.Type, { backTo, endpoint }: Cause = {}) {
   const { db } = home
   const { sql } = db
   const { name, reference } = tag
@@ -43,7 +49,10 @@ export const write = Effect.fnUntraced(function*(home: Shape, tag: TagName, now:
   if (old !== undefined && old.image === now.image && old.manifest === now.manifest && old.target === now.target) return
   yield* db.run(sql`INSERT INTO tags ${sql.insert({ name, reference, ...now, since: at })}
     ON CONFLICT (name, reference) DO UPDATE SET image = excluded.image, manifest = excluded.manifest, target = excluded.target, since = excluded.since`)
-  yield* db.run(sql`INSERT INTO tag_log ${sql.insert({ at, name, reference, old_image: old?.image ?? null, new_image: now.image, manifest: now.manifest })}`)
+  yield* db.run(sql`INSERT INTO tag_log ${sql.insert({
+    at, name, reference, old_image: old?.image ?? null, new_image: now.image, manifest: now.manifest, target: now.target,
+    endpoint: endpoint ?? null, back_to: backTo ?? null
+  })}`)
 })
 
 /** Gives an image one more name by Docker 1.9's rules, in a transaction; see `Graph.tag`. */

@@ -39,7 +39,7 @@ export const assertDigest = (ended: Ended, digest: string = ImageBuilder.demo().
 }
 
 /** `graph check` finds nothing in the store; being a command, it has removed what a dead one left. */
-export const assertChecked = (store: string): Effect.Effect<void> => Effect.map(command("graph", ["check", "--store", store]), (ended) => {
+export const assertChecked = (store: string): Effect.Effect<void> => Effect.map(command("graph", ["check", "-q", "--store", store]), (ended) => {
   assert.deepStrictEqual([ended.stdout, ended.stderr, ended.code], ["no damage found\n", "", 0])
 })
 

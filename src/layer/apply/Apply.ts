@@ -163,7 +163,8 @@ export class Apply implements EntrySink {
       if (error instanceof NoFolder) return
       throw error
     }
-    note(folder)
+    // A device that is only recorded is no folder either: the journal is the same where it could be made.
+    if (!this.upper.journal.isInGhost(folder)) note(folder)
   }
 
   private open(place: Place, entry: Entry): void {

@@ -106,6 +106,13 @@ export class Journal {
     return this.ghosts.size > 0 && (this.links.has(path) || this.unset.get(path)?.device !== undefined)
   }
 
+  /** Whether `path` or something it is in is a ghost. */
+  isInGhost(path: Name): boolean {
+    if (this.ghosts.size === 0) return false
+    for (let at = path; at !== ""; at = folderOf(at)) if (this.isGhost(at)) return true
+    return false
+  }
+
   /** Whether this layer so far takes `path` away from the layers below: by a whiteout of it or above, or an opaque folder above. */
   hides(path: Name): boolean {
     if (this.whiteouts.size === 0 && this.opaques.size === 0) return false

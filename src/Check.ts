@@ -1,0 +1,107 @@
+import { Effect, Option, type Scope } from "effect"
+import type { Digest } from "./image/Digest.ts"
+import { Control } from "./layer/Control.ts"
+import { Workers } from "./layer/Workers.ts"
+import { Native, perform } from "./Layers.ts"
+import { BlobStore } from "./store/BlobStore.ts"
+import type { StoreError } from "./store/Disk.ts"
+import * as Files from "./store/Files.ts"
+import { type Finding, Graph } from "./store/Graph.ts"
+import { LayerStore } from "./store/LayerStore.ts"
+import { Leases } from "./store/Leases.ts"
+import { type KeptLayer, Upkeep } from "./store/upkeep/Upkeep.ts"
+
+/** How far a check is: blobs hashed or layers compared, of how many. */
+export interface CheckProgress {
+  readonly what: "blobs" | "layers"
+  readonly done: number
+  readonly total: number
+}
+
+/** `progress` hears of every blob and every layer. */
+export interface CheckOptions {
+  readonly progress?: (progress: CheckProgress) => Effect.Effect<void>
+}
+
+const say = (differences: ReadonlyArray<{ readonly path: string; readonly what: string }>, count: number): string => {
+  const words: Readonly<Record<string, string>> = {
+    missing: "is missing", extra: "is not in its tar", type: "is of another type", content: "has another content", mode: "has another mode",
+    owner: "has another owner", time: "has another time", attributes: "has other attributes", journal: "(its journal) is not what its tar makes"
+  }
+  const first = differences.slice(0, 5).map(({ path, what }) => `${path} ${words[what] ?? what}`).join(", ")
+  return count > 5 ? `${first} and ${count - 5} more` : first
+}
+
+const unverified = (diffId: Digest, detail: string): Finding => ({ kind: "layer-unverified", subject: diffId, detail })
+
+/** What keeps a layer from being unpacked once more beside itself. */
+const obstacles = new Set(["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM"])
+
+const unpackable = (diffId: Digest, error: StoreError) =>
+  obstacles.has(error.code ?? "") ? Effect.succeed([unverified(diffId, `it cannot be unpacked once more to be compared: ${error.message}`)]) : Effect.fail(error)
+
+/** Unpacks a blob beside the layer, and compares. */
+const compare = Effect.fnUntraced(function*({ diffId, entries, folder, size }: KeptLayer, blob: Digest): Effect.fn.Return<
+  ReadonlyArray<Finding>, StoreError, BlobStore | LayerStore | Workers | Scope.Scope
+> {
+  const staging = yield* (yield* LayerStore).staging({ kind: "layer" })
+  const made = `${staging.path}/made`
+  yield* Files.makeFolder(made, { mode: 0o700 })
+  const opened = yield* Effect.option((yield* BlobStore).open(blob))
+  if (Option.isNone(opened)) return [] // removed meanwhile, with its layer
+  const { fd, size: length } = opened.value
+  const control = new Control()
+  control.advance(length)
+  const job = { kind: "compare", fd, size: length, folder: made, diffId, native: yield* Native, layer: folder } as const
+  const found = yield* perform<"compare">(job, diffId, control).pipe(
+    Effect.catchTags({ JobStopped: Effect.die, LayerRefused: ({ rule }) => Effect.succeed(rule) }))
+  if (typeof found === "string") return [{ kind: "layer-blob-wrong", subject: diffId, detail: `the blob ${blob} is listed as holding it, and does not: ${found}`, blob }]
+  const findings: Array<Finding> = []
+  if (found.count > 0) findings.push({ kind: "layer-damaged", subject: diffId, detail: say(found.differences, found.count) })
+  if (found.entries !== entries || found.size !== size) {
+    findings.push({ kind: "layer-row-wrong", subject: diffId, detail: `its tar has ${found.entries} entries and ${found.size} bytes, the store lists ${entries} and ${size}`, facts: { size: found.size, entries: found.entries } })
+  }
+  if (found.unread > 0) findings.push(unverified(diffId, `extended attributes of ${found.unread} names cannot be read here: install koffi`))
+  return findings
+})
+
+/** One layer against what it came in. */
+const one = Effect.fnUntraced(function*(layer: KeptLayer, damaged: ReadonlySet<string>) {
+  const { blobs, diffId } = layer
+  yield* (yield* Leases).hold([diffId, ...blobs.map(({ digest }) => digest)])
+  if (Option.isNone(yield* (yield* LayerStore).find(diffId))) return [] // removed meanwhile
+  const good = blobs.filter(({ digest }) => !damaged.has(digest))
+  if (good.length === 0) {
+    return [unverified(diffId, `the store has no sound blob to compare it with; ${blobs.length === 0 ? "pull its image again" : "mend its blob first"}`)]
+  }
+  const findings: Array<Finding> = []
+  for (const { digest } of good) {
+    const found = yield* compare(layer, digest).pipe(Effect.scoped, Effect.catchTag("StoreError", (error) => unpackable(diffId, error)))
+    findings.push(...found)
+    if (!found.some(({ kind }) => kind === "layer-blob-wrong")) return findings
+  }
+  return [...findings, unverified(diffId, "no blob that is listed for it holds it")]
+}, Effect.scoped)
+
+const aboutBlobs = new Set<Finding["kind"]>(["blob-digest", "blob-size", "blob-file-missing"])
+
+/**
+ * Looks at all the store has: rows and references, litter, every blob's digest, and every unpacked layer against its blob's tar:
+ * names, types, owners, modes, times, attributes, contents, and what its journal says. Blobs and layers go to the
+ * workers. A layer without a sound blob is reported as not verifiable. An empty list: all is well.
+ */
+export const check = Effect.fn("Check.check")(function*({ progress }: CheckOptions = {}) {
+  const tell = (what: CheckProgress["what"]) => (done: number, total: number) => progress === undefined ? Effect.void : progress({ what, done, total })
+  const findings = yield* (yield* Graph).check({ progress: tell("blobs") })
+  const damaged = new Set(findings.filter(({ kind }) => aboutBlobs.has(kind)).map(({ subject }) => subject))
+  const lacking = new Set(findings.filter(({ kind }) => kind === "layer-folder-missing").map(({ subject }) => subject))
+  const layers = (yield* (yield* Upkeep).layers).filter(({ diffId }) => !lacking.has(diffId))
+  const told = tell("layers")
+  let done = 0
+  const compared = yield* Effect.forEach(layers, Effect.fnUntraced(function*(layer) {
+    const found = yield* one(layer, damaged)
+    yield* told(++done, layers.length)
+    return found
+  }), { concurrency: (yield* Workers).size })
+  return [...findings, ...compared.flat()]
+})

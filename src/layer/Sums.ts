@@ -1,0 +1,295 @@
+import { createHash } from "node:crypto"
+import { type BigIntStats, chmodSync, closeSync, constants, lstatSync, openSync, readFileSync, readlinkSync, readSync, writeSync } from "node:fs"
+import { deviceOf, metadataOf } from "./merge/Copy.ts"
+import { printable } from "./Fault.ts"
+import { entersAll, LayerSource, list } from "./merge/LayerSource.ts"
+import * as Meta from "./apply/Meta.ts"
+import * as Name from "./tree/Name.ts"
+import { codeOf, type Syscalls, type SystemPath } from "./Syscalls.ts"
+
+/**
+ * What one name of a layer is: type, metadata as the layer's tar has it (what could not be set on disk is taken from the
+ * journal), and what it holds: of a file its size and SHA-256, of a symlink its target, of a device its numbers, of
+ * another name of a file `link` and the first. A record of the journal has the type `journal` and only a name.
+ */
+export interface Sum {
+  readonly name: Name.Name
+  readonly type: "file" | "dir" | "symlink" | "char" | "block" | "fifo" | "socket" | "journal"
+  readonly mode: number
+  /** `uid:gid`; empty for a folder that is only implied. */
+  readonly owner: string
+  readonly mtime: string
+  readonly xattrs: ReadonlyArray<readonly [name: string, base64: string]>
+  readonly data: string
+}
+
+/** How to look at a layer; `stop` is called for each name and every 256 KiB. */
+export interface SumsOptions {
+  readonly syscalls: Syscalls
+  readonly stop: () => void
+}
+
+/** The journal of a layer is not what towline writes. */
+export const journalDamaged = "its journal is damaged"
+
+const piece = Buffer.allocUnsafeSlow(256 * 1024)
+const fields = new Set(["uid", "gid", "mode", "mtime", "xattrs", "device"])
+const read = constants.O_RDONLY | constants.O_NOFOLLOW
+/** Sorts what the journal says behind all names. */
+const behind = "\uffff"
+/** Labels that the host gives by itself. */
+const hostLabel = /^security\.(?:selinux|ima|evm|SMACK64.*)$/
+
+/** Names in the order of a walk: a folder, then what is in it. */
+const inOrder = (name: string): string => name.replaceAll("/", "\u0000")
+
+/** The journal's bytes are those that its records are written as: a bit that changes no record is a changed bit too. */
+const isCanonical = (meta: string): boolean => {
+  const hash = createHash("sha256").update(`${Meta.heading}\n`)
+  for (const record of Meta.read(meta)) hash.update(`${JSON.stringify(record)}\n`)
+  return createHash("sha256").update(readFileSync(meta)).digest("hex") === hash.digest("hex")
+}
+
+const typeOf = (stats: BigIntStats): Sum["type"] => {
+  if (stats.isFile()) return "file"
+  if (stats.isDirectory()) return "dir"
+  if (stats.isSymbolicLink()) return "symlink"
+  if (stats.isCharacterDevice()) return "char"
+  if (stats.isBlockDevice()) return "block"
+  return stats.isFIFO() ? "fifo" : "socket"
+}
+
+const journal = (text: string): Sum => ({ name: behind + text, type: "journal", mode: 0, owner: "", mtime: "", xattrs: [], data: "" })
+
+/** A walk over one unpacked layer. */
+class Walk {
+  private readonly layer: LayerSource
+  private readonly syscalls: Syscalls
+  private readonly stop: () => void
+  private readonly privileged = entersAll()
+  private readonly unset = new Map<Name.Name, Meta.Unset>()
+  /** Names of devices that are only recorded, by folder. */
+  private readonly ghosts = new Map<Name.Name, Array<string>>()
+  private readonly groups = new Map<bigint, Name.Name>()
+  private readonly said: Array<string> = []
+
+  constructor(folder: string, { stop, syscalls }: SumsOptions) {
+    this.syscalls = syscalls
+    this.stop = stop
+    if (!isCanonical(`${folder}/meta`)) this.said.push("damaged")
+    this.layer = new LayerSource(folder, { move: false, entersAll: this.privileged, stop })
+    for (const record of Meta.read(`${folder}/meta`)) {
+      if (record.t !== "unset") {
+        this.said.push(`${record.t} ${record.path}${record.t === "link" ? `\u0000${record.target}` : ""}`)
+        continue
+      }
+      const { path, t: _, ...unset } = record
+      if (Object.keys(unset).some((key) => !fields.has(key))) this.said.push(`unknown ${path}`)
+      if (this.unset.has(path)) this.said.push(`again ${path}`)
+      this.unset.set(path, unset)
+      if (unset.device === undefined) continue
+      const names = this.ghosts.get(Name.parent(path))
+      if (names === undefined) this.ghosts.set(Name.parent(path), [Name.last(path)])
+      else names.push(Name.last(path))
+    }
+  }
+
+  *sums(): Generator<Sum> {
+    try {
+      yield* this.walk()
+      for (const path of this.unset.keys()) this.said.push(`unset ${path}`)
+      for (const text of this.said.sort()) yield journal(text)
+    } finally {
+      this.layer.close()
+    }
+  }
+
+  private *walk(): Generator<Sum> {
+    yield this.folder("")
+    const frames = [{ name: "", names: this.list(""), next: 0 }]
+    for (let frame = frames.at(-1); frame !== undefined; frame = frames.at(-1)) {
+      const segment = frame.names[frame.next++]
+      if (segment === undefined) {
+        frames.pop()
+        continue
+      }
+      this.stop()
+      const name = Name.join(frame.name, segment)
+      const place = this.layer.place(frame.name, segment)
+      const stats = lstatSync(place.path, { bigint: true, throwIfNoEntry: false })
+      if (stats === undefined) yield this.ghost(name)
+      else if (stats.isDirectory()) {
+        yield this.folder(name)
+        frames.push({ name, names: this.list(name), next: 0 })
+      } else yield this.one(name, place.path, stats)
+    }
+  }
+
+  private list(name: Name.Name): ReadonlyArray<string> {
+    const there = list(this.layer.folder(name)).map(({ segment }) => segment)
+    const ghosts = this.ghosts.get(name)
+    return ghosts === undefined ? there : [...new Set([...there, ...ghosts])].sort()
+  }
+
+  private folder(name: Name.Name): Sum {
+    const implied = this.layer.isImplied(name)
+    const metadata = this.layer.metadata(name, this.syscalls)
+    return { name, type: "dir", ...this.complete(name, metadata, implied), data: implied ? "implied" : "" }
+  }
+
+  private ghost(name: Name.Name): Sum {
+    const unset = this.unset.get(name)
+    const [type = "socket", major = 0, minor = 0] = unset?.device ?? []
+    const nobody = { mode: -1, uid: -1, gid: -1, mtimeSeconds: 0, mtimeNanos: 0, xattrs: [] }
+    return { name, type, ...this.complete(name, nobody, false), data: `${major},${minor}` }
+  }
+
+  private one(name: Name.Name, path: SystemPath, stats: BigIntStats): Sum {
+    const type = typeOf(stats)
+    const metadata = metadataOf({ path, stats }, this.syscalls)
+    return { name, type, ...this.complete(name, type === "symlink" ? { ...metadata, mode: 0 } : metadata, false), data: this.data(name, type, path, stats) }
+  }
+
+  private data(name: Name.Name, type: Sum["type"], path: SystemPath, stats: BigIntStats): string {
+    if (stats.nlink > 1n) {
+      const first = this.groups.get(stats.ino)
+      if (first !== undefined) return `link ${first}`
+      this.groups.set(stats.ino, name)
+    }
+    switch (type) {
+      case "file": return this.content(path, stats)
+      case "symlink": return readlinkSync(path, "buffer").toString("latin1")
+      default: return deviceOf(stats.rdev).join(",")
+    }
+  }
+
+  private content(path: SystemPath, stats: BigIntStats): string {
+    const mode = Number(stats.mode) & 0o7777
+    const locked = !this.privileged && (mode & 0o400) === 0
+    if (locked) chmodSync(path, mode | 0o400)
+    try {
+      const fd = openSync(path, read)
+      try {
+        const hash = createHash("sha256")
+        let size = 0
+        for (;;) {
+          const length = readSync(fd, piece, 0, piece.byteLength, size)
+          if (length === 0) return `${size} ${hash.digest("hex")}`
+          hash.update(piece.subarray(0, length))
+          size += length
+          this.stop()
+        }
+      } finally {
+        closeSync(fd)
+      }
+    } catch (error) {
+      if (codeOf(error) !== "EIO") throw error
+      return "cannot be read (EIO)"
+    } finally {
+      if (locked) chmodSync(path, mode)
+    }
+  }
+
+  /** What the name should have: what it has, except for what could not be set. */
+  private complete(name: Name.Name, has: ReturnType<typeof metadataOf>, implied: boolean): Pick<Sum, "mode" | "owner" | "mtime" | "xattrs"> {
+    const { uid = has.uid, gid = has.gid, mode = has.mode, mtime = [has.mtimeSeconds, has.mtimeNanos], xattrs = [] } = this.unset.get(name) ?? {}
+    this.unset.delete(name)
+    const set = has.xattrs.map(([key, value]) => [key.toString("latin1"), value.toString("base64")] as const).filter(([key]) => !hostLabel.test(key))
+    return {
+      mode, owner: implied ? "" : `${uid}:${gid}`, mtime: `${mtime[0]}.${mtime[1]}`,
+      xattrs: [...set, ...xattrs].sort(([a], [b]) => a < b ? -1 : 1)
+    }
+  }
+}
+
+/** Every name of the unpacked layer in `folder`, in the order of a walk, then what its journal says beside. Throws as `LayerSource`. */
+export const of = (folder: string, options: SumsOptions): Generator<Sum> => new Walk(folder, options).sums()
+
+const heading = "towline-sums 1"
+
+/** Writes sums to the new file `file` (0600); gives the file's own SHA-256. */
+export const write = (file: string, sums: Iterable<Sum>): string => {
+  const fd = openSync(file, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW, 0o600)
+  const hash = createHash("sha256")
+  try {
+    let lines = `${heading}\n`
+    const flush = () => {
+      const bytes = Buffer.from(lines)
+      hash.update(bytes)
+      for (let at = 0; at < bytes.byteLength;) at += writeSync(fd, bytes, at)
+      lines = ""
+    }
+    for (const { data, mode, mtime, name, owner, type, xattrs } of sums) {
+      lines += `${JSON.stringify([name, type, mode, owner, mtime, xattrs, data])}\n`
+      if (lines.length > 0x10000) flush()
+    }
+    flush()
+    return hash.digest("hex")
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** A name that is not as it should be: not there, not to be there, or what of it is different. */
+export interface Difference {
+  readonly path: string
+  readonly what: "missing" | "extra" | "type" | "content" | "mode" | "owner" | "time" | "attributes" | "journal"
+}
+
+/** How many names differ, the first of them, and whether attributes could not be looked at. */
+export interface Comparison {
+  readonly count: number
+  readonly differences: ReadonlyArray<Difference>
+  /** Names whose extended attributes this host does not let us read (koffi is missing). */
+  readonly unread: number
+}
+
+const shown = 20
+
+const differ = (a: Sum, b: Sum, attributes: boolean): Difference["what"] | undefined => {
+  if (a.type !== b.type) return "type"
+  if (a.data !== b.data) return "content"
+  if (a.mode !== b.mode) return "mode"
+  if (a.owner !== b.owner) return "owner"
+  if (a.mtime !== b.mtime) return "time"
+  return attributes && JSON.stringify(a.xattrs) !== JSON.stringify(b.xattrs) ? "attributes" : undefined
+}
+
+/** Compares what is with what should be, both in the order of a walk. */
+export const compare = (should: Iterator<Sum>, is: Iterator<Sum>, options: { readonly attributes: boolean }): Comparison => {
+  const differences: Array<Difference> = []
+  let count = 0
+  let unread = 0
+  const note = ({ name, type }: Sum, what: Difference["what"]) => {
+    count++
+    const said = type === "journal" ? Name.bytes(name.slice(behind.length)) : Name.bytes(name)
+    if (differences.length < shown) differences.push({ path: type === "journal" ? printable(said) : printable(Buffer.from(`/${said.toString("latin1")}`, "latin1")), what: type === "journal" ? "journal" : what })
+  }
+  let [a, b] = [next(should), next(is)]
+  while (a !== undefined || b !== undefined) {
+    const order = a === undefined ? 1 : b === undefined ? -1 : compareNames(a.name, b.name)
+    if (a !== undefined && order < 0) {
+      note(a, "missing")
+      a = next(should)
+    } else if (b !== undefined && order > 0) {
+      note(b, "extra")
+      b = next(is)
+    } else if (a !== undefined && b !== undefined) {
+      if (!options.attributes && a.xattrs.length + b.xattrs.length > 0) unread++
+      const what = differ(a, b, options.attributes)
+      if (what !== undefined) note(b, what)
+      ;[a, b] = [next(should), next(is)]
+    }
+  }
+  return { count, differences, unread }
+}
+
+const next = (iterator: Iterator<Sum>): Sum | undefined => {
+  const { done, value } = iterator.next()
+  return done === true ? undefined : value
+}
+
+const compareNames = (a: string, b: string): number => {
+  if (a === b) return 0
+  return inOrder(a) < inOrder(b) ? -1 : 1
+}
