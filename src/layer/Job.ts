@@ -1,3 +1,4 @@
+import type { OwnerMap } from "./merge/Owners.ts"
 import type { Limits } from "./Limits.ts"
 import type { ApplySummary } from "./apply/Apply.ts"
 import type { Comparison } from "./Sums.ts"
@@ -26,7 +27,11 @@ export interface MergeJob {
   readonly hold: string
   /** `move`: the layer is this pull's own and may be taken apart; else it is copied. */
   readonly layers: ReadonlyArray<{ readonly folder: string; readonly move: boolean }>
-  readonly link: "auto" | "reflink" | "copy"
+  readonly link: "auto" | "reflink" | "copy" | "hardlink"
+  /** Who owns what; as the layers say unless told otherwise. */
+  readonly owners?: OwnerMap | undefined
+  /** Write it as a tar archive to this descriptor; what is in `root` then is to be thrown away. */
+  readonly into?: number | undefined
   readonly native: boolean
 }
 

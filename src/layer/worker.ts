@@ -8,6 +8,7 @@ import { MetaDamaged } from "./apply/Meta.ts"
 import { defaultLimits } from "./Limits.ts"
 import { inflater } from "./inflate/Inflate.ts"
 import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob } from "./Job.ts"
+import { flatten } from "./merge/Flatten.ts"
 import { merge } from "./merge/Merge.ts"
 import { removeTree } from "./tree/Remove.ts"
 import * as Sums from "./Sums.ts"
@@ -79,8 +80,11 @@ const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
 }
 
 const assemble = (job: MergeJob, control: Control): Answers["merge"] => {
+  const { hold, into, link, owners } = job
+  const calls = syscalls(job.native)
+  const stop = stopOf(control)
   const { unset } = merge(job.root, job.layers, {
-    link: job.link, hold: job.hold, syscalls: syscalls(job.native), stop: stopOf(control)
+    link, hold, owners, syscalls: calls, stop, inspect: into === undefined ? undefined : (assembly) => flatten(assembly, into, { syscalls: calls, owners, stop })
   })
   return { unset }
 }
