@@ -30,8 +30,8 @@ export interface ArchiveRegistry {
 
 /** The media type of a docker-save layer by what its bytes begin with: they are plain tars, but some tools compress them. */
 const typeOf = (head: Uint8Array): string => {
-  const suffix = head[0] === 0x1f && head[1] === 0x8b ? ".gzip" : head[0] === 0x28 && head[1] === 0xb5 ? ".zstd" : ""
-  return `application/vnd.docker.image.rootfs.diff.tar${suffix}`
+  const compression = MediaType.compressionOf(head)
+  return MediaType.layerOf(compression === "gzip" || compression === "zstd" ? compression : "none")
 }
 
 const digestOf = Effect.fnUntraced(function*(file: ArchiveFile) {

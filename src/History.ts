@@ -6,10 +6,10 @@ import * as V1Image from "./image/v1/V1Image.ts"
 import { BlobStore } from "./store/BlobStore.ts"
 import { Graph, type Node } from "./store/Graph.ts"
 
-/** Only images of Docker's old graph (kinds schema1 and v1) have the v1 IDs that were asked for. */
+/** Only images of Docker's old graph (kinds schema1 and v1) have v1 IDs and the form of Docker 1.9. */
 export class NoOldImage extends Schema.TaggedError<NoOldImage>()("NoOldImage", { name: Schema.String, kind: Schema.String }) {
   override get message() {
-    return `"${this.name}" is an image of kind ${this.kind}, and only those of kinds schema1 and v1 have v1 IDs: leave --v1 out`
+    return `"${this.name}" is an image of kind ${this.kind}, not of Docker's old graph (schema1, v1): leave --v1 out of history, and save it with --format docker-archive`
   }
 }
 

@@ -4,6 +4,7 @@ import type { Descriptor } from "./image/Descriptor.ts"
 import { Digest } from "./image/Digest.ts"
 import { Control } from "./layer/Control.ts"
 import type { Job, Unpacked } from "./layer/Job.ts"
+import { defaultLimits, type Limits as LayerLimits } from "./layer/Limits.ts"
 import { type LayerRefused, type SystemFault, Workers } from "./layer/Workers.ts"
 import type { Repository } from "./registry/Registry.ts"
 import { BlobStore } from "./store/BlobStore.ts"
@@ -35,6 +36,9 @@ export interface Made {
 /** Whether jobs may use native calls: koffi, and the native inflate handle. */
 export const Native = Context.Reference<boolean>("Layers/Native", { defaultValue: () => true })
 
+/** What a layer may ask before it is refused; `defaultLimits` unless told otherwise. */
+export const Limits = Context.Reference<LayerLimits>("Layers/Limits", { defaultValue: () => defaultLimits })
+
 const words: Partial<Record<Job["kind"], string>> = { unpack: "unpack a layer to", merge: "assemble a root file system in", remove: "remove", compare: "compare a layer in", hash: "read", inflate: "inflate an archive to" }
 
 /** A system call's refusal in a worker, as the store's own error. */
@@ -50,6 +54,7 @@ export const perform = <K extends Job["kind"]>(job: Extract<Job, { readonly kind
 const stageOnce = Effect.fnUntraced(function*({ blob, diffId, repository }: Packed, staging: Staging, label: string) {
   const download = yield* (yield* Downloads).get(blob, repository)
   const native = yield* Native
+  const limits = yield* Limits
   const attempt = Effect.fnUntraced(function*(round: number) {
     const { control, settled } = yield* download.feed.follow
     const folder = `${staging.path}/${label}${round}`
@@ -58,7 +63,7 @@ const stageOnce = Effect.fnUntraced(function*({ blob, diffId, repository }: Pack
     yield* Effect.sync(() => download.events.publish({ _tag: "extracting", layer: blob.digest, bytes: control.consumed, total: blob.size })).pipe(
       Effect.delay("100 millis"), Effect.forever, Effect.forkScoped)
     // Whatever it is, bugs included: bytes that are taken back may vanish from the file before their worker is asked to stop.
-    const exit = yield* Effect.exit(perform<"unpack">({ kind: "unpack", fd, size: blob.size, folder, diffId, native }, blob.digest, control))
+    const exit = yield* Effect.exit(perform<"unpack">({ kind: "unpack", fd, size: blob.size, folder, diffId, native, limits }, blob.digest, control))
     if ((yield* settled) === "verified") {
       const unpacked = yield* exit
       return Option.some({ folder, unpacked })

@@ -120,16 +120,16 @@ const planImage = Effect.fnUntraced(function*(archive: string, wanted: Wanted, o
   return { ...wanted, plan, reference: first === undefined ? wanted.target : `${first.name}:${first.reference}` }
 })
 
-/** One layer into the store; true if it, or its blob, was not there. */
+/** One layer into the store, its blob too, which nobody else may have; true if one of them was not there. */
 const storeLayer = Effect.fnUntraced(function*(hub: Hub<PullEvent>, { plan, reference }: Planned, layer: PullPlan.PlannedLayer, unpack: boolean, unsets: Array<Unset>) {
   const { blob, diffId, state, stored } = layer
-  if (state === "unpacked" || (stored && !unpack)) {
+  if (stored && (state === "unpacked" || !unpack)) {
     hub.publish({ _tag: "exists", reference, layer: blob.digest })
     return false
   }
   const download = yield* (yield* Downloads).get(blob, plan.repository)
   yield* download.events.observe((event) => hub.publish({ ...event, reference }))
-  if (unpack) {
+  if (unpack && state !== "unpacked") {
     const made = yield* Effect.scoped(Effect.flatMap(Layers, (layers) => layers.get({ blob, diffId, repository: plan.repository })))
     if (Option.isSome(made.unpacked)) unsets.push(made.unpacked.value.unset)
   } else yield* download.done
@@ -147,7 +147,7 @@ const storeImage = Effect.fnUntraced(function*(hub: Hub<PullEvent>, planned: Pla
   hub.publish({
     _tag: "planned", reference, manifest: plan.manifest.digest, platform: plan.platform,
     total: layers.reduce((sum, { blob }) => sum + blob.size, 0),
-    missing: layers.reduce((sum, { blob, have, state }) => sum + (state === "unpacked" ? 0 : blob.size - have), 0),
+    missing: layers.reduce((sum, { blob, have }) => sum + blob.size - have, 0),
     layers: layers.map(({ blob, state }) => ({ layer: blob.digest, size: blob.size, state }))
   })
   const unsets: Array<Unset> = []

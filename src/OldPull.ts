@@ -130,6 +130,6 @@ export const schema1 = Effect.fn("Pull.schema1")(function*(hub: Hub<PullEvent>, 
     tags: [tag], target: target.digest, wanted: plan.wanted, also: plan.documents.map(({ descriptor }) => descriptor),
     ...(plan.endpoint === "store" ? {} : { origin: { repository: tag.name, endpoint: plan.endpoint } })
   })
-  if (Option.isNone(same)) hub.publish({ _tag: "tagged", reference, digest: target.digest })
+  if (Option.isNone(same)) hub.publish({ _tag: "tagged", reference, digest: target.digest, ...(Option.isSome(current) ? { moved: true } : {}) })
   return yield* finish(hub, options, { reference, repository, image, target, changed: true, unsets })
 }, Effect.scoped)

@@ -2,10 +2,12 @@ import { Context, Effect, Equal, Exit, Fiber, Hash, Layer, RcMap, Result, Scope 
 import { Durability } from "./Durability.ts"
 import * as Reference from "./image/Reference.ts"
 import { Hub } from "./progress/Hub.ts"
+import type { Unset } from "./layer/Job.ts"
 import * as Policy from "./Policy.ts"
-import type { PullEvent } from "./progress/PullEvent.ts"
+import type { LayerEvent, PullEvent } from "./progress/PullEvent.ts"
 import type { PulledImage, PullError, PullOptions } from "./Pull.ts"
 import { DefaultPlatform } from "./PullPlan.ts"
+import type { OwnLayer } from "./Register.ts"
 
 /** What is done under a key, and what of the request changes its result: only requests that agree in both share the work. */
 export interface Key {
@@ -21,7 +23,12 @@ export interface Pool<Event, A, E> {
    * Every caller's `hub` is told all events from the first on, each as it was published, and never slows the work. The work
    * stops when its last caller leaves. Once it has ended, however it has, the next caller begins it anew.
    */
-  readonly join: <R>(key: Key, hub: Hub<Event>, work: (hub: Hub<Event>) => Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  readonly join: <R>(key: Key, hub: Hub<Event>, work: (hub: Hub<Event>) => Effect.Effect<A, E, R>) => Effect.Effect<A, E, Exclude<R, Scope.Scope>>
+  /**
+   * The same, for work whose result is to be held: what `work` acquires in its scope is released when the scope of the last
+   * caller closes, and until then a result that is there is given to whoever asks. Only a failure is begun anew.
+   */
+  readonly hold: <R>(key: Key, hub: Hub<Event>, work: (hub: Hub<Event>) => Effect.Effect<A, E, R>) => Effect.Effect<A, E, Exclude<R, Scope.Scope> | Scope.Scope>
 }
 
 /** One run of the work under a key. */
@@ -38,14 +45,16 @@ interface Follower {
 
 class Request<Event, A, E> implements Equal.Equal {
   readonly key: Key
-  readonly work: (hub: Hub<Event>) => Effect.Effect<A, E>
-  constructor(key: Key, work: (hub: Hub<Event>) => Effect.Effect<A, E>) {
+  readonly kept: boolean
+  readonly work: (hub: Hub<Event>) => Effect.Effect<A, E, Scope.Scope>
+  constructor(key: Key, kept: boolean, work: (hub: Hub<Event>) => Effect.Effect<A, E, Scope.Scope>) {
     this.key = key
+    this.kept = kept
     this.work = work
   }
   [Hash.symbol]() { return Hash.string(this.key.text) }
   [Equal.symbol](that: unknown) {
-    return that instanceof Request && that.key.text === this.key.text && Equal.equals(that.key.settings, this.key.settings)
+    return that instanceof Request && that.kept === this.kept && that.key.text === this.key.text && Equal.equals(that.key.settings, this.key.settings)
   }
 }
 
@@ -55,9 +64,12 @@ export const make = Effect.fnUntraced(function*<Event, A, E>() {
     lookup: Effect.fnUntraced(function*(request: Request<Event, A, E>): Effect.fn.Return<Run<Event, A, E>, never, Scope.Scope> {
       const events = new Hub<Event>(() => undefined)
       let left = false
+      // There before the fiber, so that it is closed after that has ended.
+      const own = yield* Scope.fork(yield* Effect.scope)
       const fiber = yield* request.work(events).pipe(
+        Scope.provide(own),
         // Nobody joins what has ended. When all have left the key is another run's.
-        Effect.onExit(() => Effect.suspend(() => left ? Effect.void : RcMap.invalidate(map, request))),
+        Effect.onExit((exit) => Effect.suspend(() => left || (request.kept && Exit.isSuccess(exit)) ? Effect.void : RcMap.invalidate(map, request))),
         Effect.forkScoped
       )
       // Runs before the fiber is stopped: finalizers go backwards.
@@ -65,15 +77,16 @@ export const make = Effect.fnUntraced(function*<Event, A, E>() {
       return { fiber, events, followers: new Map() }
     })
   })
-  const join: Pool<Event, A, E>["join"] = Effect.fnUntraced(function*<R>(
+  const enter = (kept: boolean) => Effect.fnUntraced(function*<R>(
     key: Key, hub: Hub<Event>, work: (hub: Hub<Event>) => Effect.Effect<A, E, R>
-  ): Effect.fn.Return<A, E, R | Scope.Scope> {
-    const context = yield* Effect.context<R>()
-    const run = yield* RcMap.get(map, new Request<Event, A, E>(key, (events) => Effect.scoped(work(events)).pipe(Effect.provideContext(context))))
+  ): Effect.fn.Return<A, E, Exclude<R, Scope.Scope> | Scope.Scope> {
+    const context = yield* Effect.context<Exclude<R, Scope.Scope>>()
+    const inRun = (events: Hub<Event>) => Effect.flatMap(Effect.scope, (scope) => Effect.provideContext(Scope.provide(work(events), scope), context))
+    const run = yield* RcMap.get(map, new Request<Event, A, E>(key, kept, inRun))
     yield* follow(run, hub)
     return yield* Fiber.join(run.fiber)
-  }, Effect.scoped)
-  const pool: Pool<Event, A, E> = { join }
+  })
+  const pool: Pool<Event, A, E> = { join: (key, hub, work) => Effect.scoped(enter(false)(key, hub, work)), hold: enter(true) }
   return pool
 })
 
@@ -95,12 +108,19 @@ const follow = Effect.fnUntraced(function*<Event, A, E>({ events, followers }: R
   )
 })
 
+/** A layer that a v1 pull has brought into the store; no bytes are no layer. */
+export type Received = { readonly layer: OwnLayer; readonly unset: Unset } | undefined
+
 /** The work that this process's callers share. What blobs and layers are being made, `Downloads` and `Layers` share below it. */
 export class Pools extends Context.Service<Pools, {
   /** Whole pulls, by `v2:` and the local name with its tag or digest, as in Docker 1.9.1. */
   readonly pulls: Pool<PullEvent, PulledImage, PullError>
+  /** Layers of v1 registries, by `layer:` and the image's ID: no digest is known that `Downloads` could go by. */
+  readonly layers: Pool<LayerEvent, Received, PullError>
 }>()("Pools/Pools") {
-  static readonly layer = Layer.effect(Pools, Effect.map(make<PullEvent, PulledImage, PullError>(), (pulls) => Pools.of({ pulls })))
+  static readonly layer = Layer.effect(Pools, Effect.gen(function*() {
+    return Pools.of({ pulls: yield* make<PullEvent, PulledImage, PullError>(), layers: yield* make<LayerEvent, Received, PullError>() })
+  }))
 }
 
 /**

@@ -12,7 +12,7 @@ import * as OciForm from "./image/v1/OciForm.ts"
 import * as V1Image from "./image/v1/V1Image.ts"
 import { Control } from "./layer/Control.ts"
 import type { Unset } from "./layer/Job.ts"
-import { Native, perform } from "./Layers.ts"
+import { Limits, Native, perform } from "./Layers.ts"
 import { hash } from "./registry/Jws.ts"
 import { BlobStore } from "./store/BlobStore.ts"
 import * as Disk from "./store/Disk.ts"
@@ -75,8 +75,8 @@ export type Fill<E, R> = (receipt: Receipt) => Effect.Effect<void, E, R>
 export const from = <E, R>(bytes: Stream.Stream<Uint8Array, E, R>): Fill<E | Disk.StoreError | VerifyError, R> => (receipt) =>
   Stream.runForEachArray(bytes, (chunks) => Disk.attempt(() => { for (const chunk of chunks) receipt.append(chunk) }))
 
-/** What a receipt's bytes inflate to. They were unpacked before: what could be wrong with them is known not to be. */
-const inflated = Effect.fnUntraced(function*({ fd, size }: Receipt, subject: string) {
+/** What bytes in a file inflate to, in a file that goes with the scope. They were unpacked before: what could be wrong with them is known not to be. */
+export const inflated = Effect.fnUntraced(function*({ fd, size }: Pick<Receipt, "fd" | "size">, subject: string) {
   const plain = yield* (yield* BlobStore).receive
   const job = { kind: "inflate", fd, size, into: plain.fd, limit: Number.MAX_SAFE_INTEGER, native: yield* Native } as const
   yield* perform<"inflate">(job, subject, new Control()).pipe(Effect.catchTag("JobStopped", Effect.die))
@@ -92,6 +92,7 @@ export const receive = Effect.fn("Register.receive")(function*<E, R>(subject: st
   const blobs = yield* BlobStore
   const store = yield* LayerStore
   const native = yield* Native
+  const limits = yield* Limits
   const leases = yield* Leases
   const outer = yield* Effect.scope
   return yield* Effect.scoped(Effect.gen(function*() {
@@ -105,7 +106,7 @@ export const receive = Effect.fn("Register.receive")(function*<E, R>(subject: st
     const control = new Control()
     yield* Effect.sync(() => control.advance(receipt.size))
     const { entries, size, unset, ...unpacked } = yield* perform<"unpack">(
-      { kind: "unpack", fd: receipt.fd, size: receipt.size, folder, diffId: undefined, native }, subject, control
+      { kind: "unpack", fd: receipt.fd, size: receipt.size, folder, diffId: undefined, native, limits }, subject, control
     ).pipe(Effect.catchTag("JobStopped", Effect.die))
     const diffId = Digest.make(unpacked.diffId)
     // Today's images have no name for these two: what is kept is the tar.

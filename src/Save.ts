@@ -1,10 +1,11 @@
-import { Effect, Result, Stream } from "effect"
+import { Effect, Option, Result, Schema, Stream } from "effect"
 import { resolve } from "node:path"
 import { type ArchiveError } from "./archive/Fault.ts"
 import { ArchiveFile } from "./archive/ArchiveFile.ts"
 import * as Layouts from "./archive/Layouts.ts"
 import * as TarWriter from "./archive/TarWriter.ts"
 import type { Descriptor } from "./image/Descriptor.ts"
+import { Digest } from "./image/Digest.ts"
 import * as MediaType from "./image/MediaType.ts"
 import * as Reference from "./image/Reference.ts"
 import * as OciLayout from "./OciLayout.ts"
@@ -12,6 +13,7 @@ import { BlobStore, type NotInStore } from "./store/BlobStore.ts"
 import type { StoreError } from "./store/Disk.ts"
 import * as Files from "./store/Files.ts"
 import { Graph, type Image } from "./store/Graph.ts"
+import { LayerStore } from "./store/LayerStore.ts"
 import { Leases } from "./store/Leases.ts"
 
 /**
@@ -25,9 +27,16 @@ export interface Savable {
   readonly manifest: Descriptor
   readonly config: Descriptor
   /** Bottom first. */
-  readonly layers: ReadonlyArray<{ readonly blob: Descriptor }>
+  readonly layers: ReadonlyArray<{ readonly blob: Descriptor; readonly diffId: Digest }>
   /** Normalised references by which it was asked for: those with a tag name it. */
   readonly references: ReadonlyArray<string>
+}
+
+/** A layer of an image is in the store unpacked alone: no blob that holds it is there to be written. */
+export class NotSavable extends Schema.TaggedError<NotSavable>()("NotSavable", { layer: Digest }) {
+  override get message() {
+    return `the store has the layer ${this.layer} unpacked, and not as a blob to be saved: pull its image with --output, which fetches it`
+  }
 }
 
 /** Manifests are read whole, up to 4 MiB. */
@@ -47,7 +56,7 @@ const namesOf = (image: Savable, all: ReadonlyArray<Savable>) => image.reference
   const { digest, tag } = read.success
   const shared = all.flatMap(({ references }) => references).filter((other) => shortOf(other) === shortOf(reference)).length > 1
   if (tag === undefined || digest !== undefined) return []
-  return [{ label: shared ? reference : shortOf(reference), full: reference, familiar: Reference.familiar(read.success) }]
+  return [{ label: shared ? reference : shortOf(reference), full: reference }]
 })
 
 /** One image once, with all its references. */
@@ -60,22 +69,31 @@ const merged = (images: ReadonlyArray<Savable>): ReadonlyArray<Savable> => {
   return [...all.values()]
 }
 
+/** The layer's blob; where that was never fetched, since the layer was there already, another one that was found to hold it. */
+export const blobOf = Effect.fnUntraced(function*({ blob, diffId }: Savable["layers"][number]) {
+  if (Option.isSome(yield* (yield* BlobStore).find(blob.digest))) return blob
+  const [other] = yield* (yield* LayerStore).blobsOf(diffId)
+  return other ?? (yield* new NotSavable({ layer: diffId }))
+})
+
 const written = Effect.fnUntraced(function*(image: Savable, format: Format, all: ReadonlyArray<Savable>) {
-  const foreign = format === "oci-archive" && image.manifest.mediaType !== MediaType.ociManifest
-  const { manifest, raw } = foreign
-    ? OciLayout.asOci({ config: { descriptor: image.config }, layers: image.layers })
-    : { manifest: image.manifest, raw: yield* (yield* BlobStore).read(image.manifest.digest, manifestCap) }
-  return { manifest, raw, config: yield* content(image.config), layers: yield* Effect.forEach(image.layers, ({ blob }) => content(blob)), names: namesOf(image, all) }
+  const layers = yield* Effect.forEach(image.layers, blobOf)
+  const same = layers.every(({ digest }, index) => digest === image.layers[index]?.blob.digest)
+  const kept = same && (format === "docker-archive" || image.manifest.mediaType === MediaType.ociManifest)
+  const { manifest, raw } = kept
+    ? { manifest: image.manifest, raw: yield* (yield* BlobStore).read(image.manifest.digest, manifestCap) }
+    : OciLayout.asOci({ config: { descriptor: image.config }, layers: layers.map((blob) => ({ blob })) })
+  return { manifest, raw, config: yield* content(image.config), layers: yield* Effect.forEach(layers, content), names: namesOf(image, all) }
 })
 
 /**
- * The bytes of an archive of these images: the same for the same images and names, whenever and wherever it is written. All
- * blobs must be in the store, and are held there while the stream is read.
+ * The bytes of an archive of these images: the same for the same images, blobs and names, whenever and wherever it is written.
+ * All layers must be in the store as blobs, which are held there while the stream is read.
  */
-export const stream = (images: ReadonlyArray<Savable>, format: Format): Stream.Stream<Uint8Array, ArchiveError | StoreError | NotInStore, BlobStore | Leases> =>
+export const stream = (images: ReadonlyArray<Savable>, format: Format): Stream.Stream<Uint8Array, ArchiveError | StoreError | NotInStore | NotSavable, BlobStore | LayerStore | Leases> =>
   Stream.unwrap(Effect.gen(function*() {
     const all = merged(images)
-    yield* (yield* Leases).hold(all.flatMap(({ config, layers, manifest }) => [manifest.digest, config.digest, ...layers.map(({ blob }) => blob.digest)]))
+    yield* (yield* Leases).hold(all.flatMap(({ config, layers, manifest }) => [manifest.digest, config.digest, ...layers.flatMap(({ blob, diffId }) => [blob.digest, diffId])]))
     const parts = yield* Effect.forEach(all, (image) => written(image, format, all))
     return TarWriter.stream(format === "oci-archive" ? Layouts.oci(parts) : Layouts.docker(parts))
   }))

@@ -8,8 +8,9 @@ import * as OciForm from "./image/v1/OciForm.ts"
 import * as V1Image from "./image/v1/V1Image.ts"
 import type { Unset } from "./layer/Job.ts"
 import * as OldPull from "./OldPull.ts"
-import type { Hub } from "./progress/Hub.ts"
-import type { PullEvent } from "./progress/PullEvent.ts"
+import { Pools } from "./Pools.ts"
+import { Hub } from "./progress/Hub.ts"
+import { keyOf, type LayerEvent, type PullEvent } from "./progress/PullEvent.ts"
 import type { PullOptions } from "./Pull.ts"
 import { DefaultPlatform } from "./PullPlan.ts"
 import * as Register from "./Register.ts"
@@ -155,9 +156,11 @@ export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: st
       if (misplaced !== undefined) {
         return yield* new AnswerRefused({ host: new URL(endpoint.url).host, subject: `the ancestry of the image ${id}`, rule: `the store has ${misplaced} already, on other images: remove it first with \`graph rm ${misplaced.slice(0, 12)}\`` })
       }
+      const lost = (layer: ImageId.ImageId, doing: "metadata" | "request" | "unpack", { message }: { readonly message: string }): LayerEvent =>
+        ({ _tag: "step", layer, doing, attempt: 1, cause: message })
       const jsonOf = Effect.fnUntraced(function*(id: ImageId.ImageId) {
         hub.publish({ _tag: "step", reference, layer: id, doing: "metadata", attempt: 1 })
-        return yield* endpoint.json(id)
+        return yield* endpoint.json(id).pipe(Effect.tapError((error) => Effect.sync(() => hub.publish({ ...lost(id, "metadata", error), reference }))))
       })
       const top = nodes.get(id)
       const first = top === undefined ? yield* jsonOf(id) : undefined
@@ -176,18 +179,24 @@ export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: st
         }
         const json = each === id && first !== undefined ? first : yield* jsonOf(each)
         yield* recordOf(each, json.raw, below, endpoint)
-        hub.publish({ _tag: "step", reference, layer: each, doing: "request", attempt: 1 })
-        const progress = (bytes: number, total: number | undefined) => ({ reference, layer: each, bytes, ...(total === undefined ? {} : { total }) })
-        const fill = verified({
-          endpoint, id: each, json,
-          tell: ({ bytes, total }) => hub.publish({ _tag: "downloading", ...progress(bytes, total) }),
-          retried: (attempt, error, delay) => {
-            hub.publish({ _tag: "retrying", reference, layer: each, cause: error.message, delay })
-            hub.publish({ _tag: "step", reference, layer: each, doing: "request", attempt, cause: error.message })
-          }
+        const events = new Hub<LayerEvent>(keyOf)
+        yield* events.observe((event) => hub.publish({ ...event, reference }))
+        // One receives it, for every pull in this process that wants it; what its JSON says is part of what is shared.
+        const received = yield* (yield* Pools).layers.hold({ text: `layer:${each}`, settings: Buffer.from(json.raw).toString("latin1") }, events, (events) => {
+          events.publish({ _tag: "step", layer: each, doing: "request", attempt: 1 })
+          const fill = verified({
+            endpoint, id: each, json,
+            tell: ({ bytes, total }) => events.publish({ _tag: "downloading", layer: each, bytes, ...(total === undefined ? {} : { total }) }),
+            retried: (attempt, error, delay) => {
+              events.publish({ _tag: "retrying", layer: each, cause: error.message, delay })
+              events.publish({ _tag: "step", layer: each, doing: "request", attempt })
+            }
+          })
+          // No digest tells that a body was cut: where its archive does, it is fetched once more.
+          return Effect.retry(Register.receive(each, fill), { schedule: RetryPolicy.damaged, while: (error) => error._tag === "LayerRefused" }).pipe(
+            Effect.tapError((error) => Effect.sync(() =>
+              events.publish(lost(each, error._tag === "LayerRefused" || (error._tag === "NetworkError" && error.phase === "body") ? "unpack" : "request", error)))))
         })
-        // No digest tells that a body was cut: where its archive does, it is fetched once more.
-        const received = yield* Effect.retry(Register.receive(each, fill), { schedule: RetryPolicy.damaged, while: (error) => error._tag === "LayerRefused" })
         if (received !== undefined) unsets.push(received.unset)
         hub.publish({ _tag: "verified", reference, layer: each })
         hub.publish({ _tag: "committed", reference, layer: each })

@@ -6,7 +6,7 @@ import * as Pools from "../src/Pools.ts"
 import { Hub } from "../src/progress/Hub.ts"
 import type { PullEvent } from "../src/progress/PullEvent.ts"
 import * as Pull from "../src/Pull.ts"
-import { Fault, ImageBuilder, TestRegistry } from "../src/testing/index.ts"
+import { Fault, ImageBuilder, LegacyImage, TestRegistry, V1Server } from "../src/testing/index.ts"
 import { assertSound, temporary, towline } from "./harness.ts"
 
 const { image, layer, noise } = ImageBuilder
@@ -86,6 +86,24 @@ describe("A pool", () => {
     assert.strictEqual(runs, 2)
     const exit = yield* Effect.exit(pool.join({ text: "bug" }, hub, () => Effect.die("bug")))
     assert.deepStrictEqual(exit, Exit.die("bug"))
+  }).pipe(Effect.scoped))
+
+  it.effect("what is held is there until the last lets go; a failure is not", () => Effect.gen(function*() {
+    const pool = yield* Pools.make<number, number, "lost">()
+    const hub = new Hub<number>(() => undefined)
+    let runs = 0, open = 0
+    const work = () => Effect.gen(function*() {
+      yield* Effect.acquireRelease(Effect.sync(() => { open++ }), () => Effect.sync(() => { open-- }))
+      return ++runs === 1 ? yield* Effect.fail("lost" as const) : runs
+    })
+    yield* Effect.scoped(Effect.gen(function*() {
+      assert.strictEqual(yield* Effect.flip(pool.hold(key, hub, work)), "lost")
+      assert.strictEqual(yield* pool.hold(key, hub, work), 2)
+      yield* Effect.scoped(Effect.map(pool.hold(key, hub, work), (run) => assert.deepStrictEqual([run, runs], [2, 2])))
+      assert.isAbove(open, 0)
+    }))
+    assert.strictEqual(open, 0)
+    assert.strictEqual(yield* pool.hold(key, hub, work), 3)
   }).pipe(Effect.scoped))
 
   it.effect("work that is slow to stop does not take the next run's place", () => Effect.gen(function*() {
@@ -210,6 +228,27 @@ describe("Pulls that share their work", () => {
       for (const root of roots) assert.deepStrictEqual(readFileSync(join(root, "b")), Buffer.from(noise("b", 300_000)))
       const refused = yield* Effect.flip(Pull.pull(reference, { platform, rootfs: roots[0] ?? "" }))
       assert.strictEqual(refused._tag, "TargetNotEmpty")
+      yield* assertSound(folder)
+    }).pipe(Effect.provide(towline(folder)))
+  }).pipe(Effect.scoped), 30_000)
+
+  it.live("tags of a v1 repository share its layers, which have no digest to go by", () => Effect.gen(function*() {
+    const folder = yield* temporary
+    const { images } = LegacyImage.legacy({ steps: [0, 1, 2].map((n) => ({ tar: [{ path: `f${n}`, contents: noise(`f${n}`, 100_000) }] })) })
+    const server = (yield* V1Server.make({ script: [{ match: { kind: "layer" }, do: Fault.stall(50_000, 300) }] }))
+      .put("team/app", "1", images).put("team/app", "2", images.slice(0, 2)).put("team/app", "3", images)
+    yield* Effect.gen(function*() {
+      const stories = yield* Effect.forEach(["1", "2", "3"], (tag) => Effect.gen(function*() {
+        const { hub, record, told } = recorder<PullEvent>()
+        yield* record
+        yield* Pull.pullWith(hub, `${server.host}/team/app:${tag}`, { platform })
+        return told
+      }), { concurrency: "unbounded" })
+      assert.strictEqual(server.find({ kind: "layer" }).length, 3)
+      for (const [n, told] of stories.entries()) {
+        const layers = told.flatMap((event) => event._tag === "committed" || event._tag === "exists" ? [event.layer] : [])
+        assert.sameMembers(layers, images.slice(0, n === 1 ? 2 : 3).map(({ id }) => id))
+      }
       yield* assertSound(folder)
     }).pipe(Effect.provide(towline(folder)))
   }).pipe(Effect.scoped), 30_000)

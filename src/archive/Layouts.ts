@@ -19,7 +19,7 @@ export interface Written<E, R> {
   readonly config: Content<E, R>
   readonly layers: ReadonlyArray<Content<E, R>>
   /** `label` is the name in the layout (a tag, or a whole reference); `full` the whole reference with its tag. */
-  readonly names: ReadonlyArray<{ readonly label: string; readonly full: string | undefined; readonly familiar: string | undefined }>
+  readonly names: ReadonlyArray<{ readonly label: string; readonly full: string }>
 }
 
 const file = <E, R>(name: string, contents: NonNullable<Member<E, R>["contents"]>): Member<E, R> => ({ name, type: "file", mode: 0o644, mtime: 0, contents })
@@ -42,7 +42,7 @@ export const oci = <E, R>(images: ReadonlyArray<Written<E, R>>): ReadonlyArray<M
   const manifests = images.flatMap(({ manifest: { mediaType, digest, size }, names }) => {
     const entry = { mediaType, digest, size }
     return names.length === 0 ? [entry] : names.map(({ full, label }) => ({
-      ...entry, annotations: { ...(full === undefined ? {} : { [fullName]: full }), [refName]: label }
+      ...entry, annotations: { [fullName]: full, [refName]: label }
     }))
   })
   const blobs = new Map<Digest, Member<E, R>>()
@@ -68,7 +68,8 @@ export const docker = <E, R>(images: ReadonlyArray<Written<E, R>>): ReadonlyArra
   const [marker, ...rest] = oci(images)
   const manifest = file<E, R>("manifest.json", json(images.map(({ config, layers, names }) => ({
     Config: pathOf(config.descriptor.digest),
-    RepoTags: names.flatMap(({ familiar }) => familiar === undefined ? [] : [familiar]),
+    // In full: podman takes a short name for one of its own.
+    RepoTags: names.map(({ full }) => full),
     Layers: layers.map(({ descriptor }) => pathOf(descriptor.digest))
   }))))
   return marker === undefined ? [] : [marker, manifest, ...rest]

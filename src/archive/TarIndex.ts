@@ -1,6 +1,7 @@
 import type { Entry } from "../layer/tar/Entry.ts"
 import { Refused } from "../layer/Fault.ts"
-import { TarReader, type Limits } from "../layer/tar/Tar.ts"
+import { defaultLimits, type Limits } from "../layer/Limits.ts"
+import { TarReader } from "../layer/tar/Tar.ts"
 import { readSync } from "node:fs"
 import { ArchiveFile } from "./ArchiveFile.ts"
 import { ArchiveRefused } from "./Fault.ts"
@@ -10,8 +11,8 @@ import { type Name, partsOf, textOf, type Tree } from "./Tree.ts"
  * What an image archive may hold: 100,000 entries, 1 MiB an extended header, names and link targets of 4095 bytes, 16 MiB of
  * them in all, 32 folders deep; any size.
  */
-export const limits: Limits & { readonly depth: number; readonly names: number } = {
-  entries: 100_000, bytes: Number.MAX_SAFE_INTEGER, record: 2 ** 20, path: 4095, names: 2 ** 24, depth: 32
+export const limits: Limits & { readonly names: number } = {
+  ...defaultLimits, entries: 100_000, bytes: Number.MAX_SAFE_INTEGER, record: 2 ** 20, path: 4095, names: 2 ** 24, depth: 32
 }
 
 /** Links are followed so often, as the kernel does. */

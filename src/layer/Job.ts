@@ -1,3 +1,4 @@
+import type { Limits } from "./Limits.ts"
 import type { ApplySummary } from "./apply/Apply.ts"
 import type { Comparison } from "./Sums.ts"
 import type { ViewEntry } from "./view/View.ts"
@@ -14,6 +15,8 @@ export interface UnpackJob {
   readonly diffId: string | undefined
   /** Use native calls and the native inflate handle where they are there. */
   readonly native: boolean
+  /** `defaultLimits` unless told otherwise. */
+  readonly limits?: Limits
 }
 
 /** Build a root file system in the existing 0700 folder `root` from `layers`, bottom first. */

@@ -5,6 +5,7 @@ import { Apply } from "./apply/Apply.ts"
 import { Control, Gate, Stopped } from "./Control.ts"
 import { Refused } from "./Fault.ts"
 import { MetaDamaged } from "./apply/Meta.ts"
+import { defaultLimits } from "./Limits.ts"
 import { inflater } from "./inflate/Inflate.ts"
 import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob, ViewJob } from "./Job.ts"
 import { merge } from "./merge/Merge.ts"
@@ -32,25 +33,30 @@ const stopOf = (control: Control) => () => {
 
 const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
   const stop = stopOf(control)
+  const { limits = defaultLimits } = job
   const fs = `${job.folder}/fs`
   mkdirSync(fs, { mode: 0o700 })
   const apply = new Apply(fs, `${job.folder}/meta`, { syscalls: syscalls(job.native), stop })
   try {
-    const tar = new TarReader(apply)
+    const tar = new TarReader(apply, limits)
     const algorithm = job.diffId?.startsWith("sha512:") ? "sha512" : "sha256"
     const hash = createHash(algorithm)
+    const { freely, ratio, window } = limits
+    let [taken, given] = [0, 0]
     const inflate = inflater((bytes) => {
       stop()
+      given += bytes.byteLength
+      if (given > freely && given > taken * ratio) throw new Refused(`the layer inflates to more than ${ratio} times its size: ${taken} bytes became ${given}`)
       hash.update(bytes)
       tar.write(bytes)
-    }, { native: job.native })
+    }, { native: job.native, maxWindow: window })
     try {
       for (let at = 0; at < job.size;) {
         const available = control.waitBeyond(at)
         stop()
         const read = readSync(job.fd, piece, 0, Math.min(piece.byteLength, available - at), at)
         if (read === 0) throw new Error(`the file ended at ${at} of ${job.size} bytes`)
-        at += read
+        taken = at += read
         await inflate.write(piece.subarray(0, read))
         control.consume(at)
       }

@@ -1,6 +1,9 @@
 import { Effect, Layer, Option, Stream } from "effect"
+import { resolve } from "node:path"
 import { Workers } from "../layer/Workers.ts"
 import * as Save from "../Save.ts"
+import * as SaveOld from "../SaveOld.ts"
+import * as Files from "../store/Files.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
 
@@ -9,7 +12,7 @@ export interface SaveFlags {
   readonly names: ReadonlyArray<string>
   readonly store: string
   readonly output: Option.Option<string>
-  readonly format: Save.Format
+  readonly format: Save.Format | "docker-1.9"
 }
 
 /** Writes images of the store as an archive, to a file or to stdout. */
@@ -18,8 +21,7 @@ export const save = Effect.fnUntraced(function*({ format, names, output, store }
     return yield* new Cli.UsageError({ problem: "an archive is not written to a terminal: name a file with --output, or send it on" })
   }
   yield* Effect.gen(function*() {
-    const images = yield* Save.find(names)
-    if (Option.isSome(output)) yield* Save.write(images, format, output.value)
-    else yield* Stream.runForEach(Save.stream(images, format), Cli.send)
-  }).pipe(Effect.provide(Towline.layerStore({ store }).pipe(Layer.provide(Workers.layer))))
+    const bytes = format === "docker-1.9" ? SaveOld.stream(names) : Save.stream(yield* Save.find(names), format)
+    yield* Option.isSome(output) ? Files.write(resolve(output.value), bytes) : Stream.runForEach(bytes, Cli.send)
+  }).pipe(Effect.provide(Towline.layerStore({ store }).pipe(Layer.provideMerge(Workers.layer))))
 })

@@ -118,8 +118,8 @@ const load = Command.make("load", {
 const save = Command.make("save", {
   store: Cli.store, names,
   output: Flag.String("output").pipe(Flag.withAlias("o"), Flag.withDescription("The file to write (default: stdout)"), Flag.withMetavar("FILE"), Flag.optional),
-  format: Flag.Literals("format", ["docker-archive", "oci-archive"]).pipe(
-    Flag.withDescription("docker-archive: what docker, podman and skopeo load, and a layout that keeps digests; oci-archive: an OCI layout alone (default: docker-archive)"),
+  format: Flag.Literals("format", ["docker-archive", "oci-archive", "docker-1.9"]).pipe(
+    Flag.withDescription("docker-archive: what docker, podman and skopeo load, and a layout that keeps digests; oci-archive: an OCI layout alone; docker-1.9: schema1 and v1 images as Docker 1.9 saved them (default: docker-archive)"),
     Flag.withDefault("docker-archive"))
 }, (flags) => Effect.flatMap(Effect.promise(() => import("./SaveCommand.ts")), ({ save }) => save(flags))).pipe(
   Command.withDescription("Write images as an archive that graph load, docker load, podman load and skopeo read"),

@@ -11,7 +11,7 @@ const plainLine = (event: PullEvent): string | undefined => {
   switch (event._tag) {
     case "resolved": return of(`${event.digest} at ${Format.printable(event.endpoint)}`)
     case "repository": return of(Sentence.repository(event))
-    case "image": return of(Sentence.image(event))
+    case "image": return event.state === "pulling" && event.from === undefined ? undefined : of(Sentence.image(event))
     case "planned": return of(Sentence.planned(event))
     case "step": {
       const sentence = Sentence.step(event)

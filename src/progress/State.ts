@@ -62,7 +62,7 @@ const change = (old: LayerView, event: Extract<PullEvent, { readonly layer: Laye
     // Until the blob is whole its download is what the reader waits for.
     case "extracting": return old.total === undefined || old.fetched < old.total ? {} : { phase: "extracting", bytes: event.bytes }
     case "committed": return { phase: "done", total: whole, bytes: whole, fetched: whole }
-    case "exists": return { phase: "exists", total: whole, bytes: whole, had: whole, fetched: whole }
+    case "exists": return { phase: "exists", bytes: whole, had: whole, fetched: whole }
   }
 }
 

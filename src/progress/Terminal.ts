@@ -47,9 +47,12 @@ export const frame = (state: State.State, rate: number, { columns, rows }: { rea
   const room = Math.max(1, rows - 2)
   const rank = (phase: State.Phase) => phase === "done" || phase === "exists" ? 2 : phase === "waiting" ? 1 : 0
   const shown = all.length <= room ? all : [...all].sort((a, b) => rank(a.phase) - rank(b.phase)).slice(0, room)
+  // Where nobody knows how much there is, there is no share of it.
+  const open = all.some((layer) => layer.total === undefined && rank(layer.phase) < 2)
   const left = total - fetched
-  const speed = rate > 0 && left > 0 ? ` ${Format.bytes(rate)}/s ${Format.duration(left / rate)} left` : ""
-  const text = `${finished}/${layers} layers ${Format.bytes(fetched - had)} / ${Format.bytes(total - had)}${speed}`
+  const speed = rate === 0 || (left <= 0 && !open) ? "" : ` ${Format.bytes(rate)}/s${open ? "" : ` ${Format.duration(left / rate)} left`}`
+  const text = `${finished}/${layers} layers ${Format.part(fetched - had, open ? undefined : total - had)}${speed}`
+  if (open) return [...shown.map((layer) => line(layer, columns)), Format.fit(text, columns)]
   const width = Math.min(52, columns - text.length - 1)
   const share = total === had ? 1 : (fetched - had) / (total - had)
   return [

@@ -153,6 +153,8 @@ const make = Effect.gen(function*() {
     registerAll: (registrations: ReadonlyArray<Registration>) =>
       home.db.transaction(Effect.forEach(registrations, (registration) => enter(home, registration), { discard: true })),
     tag: (image: Image, name: TagName, options?: Tags.TagOptions) => home.db.transaction(Tags.tag(home, image, name, options)),
+    named: (tag: TagName) => Effect.flatMap(Images.named(home, tag), (found) =>
+      found === undefined ? Effect.succeed(Option.none<Image>()) : Images.byManifest(home, found.manifest)),
     exists: (id: string) => Nodes.exists(home, id),
     node: (id: string) => Nodes.find(home, id),
     children: (id: string) => Nodes.children(home, id),
@@ -183,6 +185,8 @@ export class Graph extends Context.Service<Graph, {
    * id of the image that lost the tag to another one.
    */
   readonly tag: (image: Image, tag: TagName, options?: Tags.TagOptions) => Effect.Effect<string | undefined, StoreError | Tags.TagTaken | Tags.DigestTaken>
+  /** The image a name stands for: a tag or digest, or a prefix of 12 digits or more of an id in the repository. */
+  readonly named: (tag: TagName) => Effect.Effect<Option.Option<Image>, StoreError>
   /** Whether any image, old or new, has this whole ID. */
   readonly exists: (id: string) => Effect.Effect<boolean, StoreError>
   /** An image of Docker's old graph by its whole ID. */
@@ -195,7 +199,7 @@ export class Graph extends Context.Service<Graph, {
   readonly chooseIds: (images: ReadonlyArray<AddressedImage>, hash: Hash) => Effect.Effect<ReadonlyArray<string>, StoreError>
   /** Keeps the v1Compatibility text of an image of the old graph. */
   readonly setCompatibility: (id: string, text: string) => Effect.Effect<void, StoreError>
-  /** All tags, and images without one, by name. */
+  /** All tags, and images without one that no other stands on, by name. */
   readonly list: Effect.Effect<ReadonlyArray<Listed>, StoreError>
   /** The image and its verbatim config. */
   readonly show: (text: string) => Effect.Effect<Image & { readonly configBytes: Uint8Array }, StoreError | ImageNotFound | AmbiguousName>

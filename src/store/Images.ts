@@ -39,7 +39,7 @@ const Kind = Schema.Literals(["oci", "schema2", "schema1", "v1"])
 
 /** An image as one of its manifests describes it. */
 export interface Image {
-  /** Hex digits of the config's digest. */
+  /** Hex digits of the config's digest; of kinds schema1 and v1 the ID in Docker's old graph. */
   readonly id: string
   readonly kind: typeof Kind.Type
   readonly config: Descriptor
@@ -119,16 +119,30 @@ export interface Located {
   readonly tag: TagName | undefined
 }
 
-const byTag = Effect.fnUntraced(function*({ db }: Shape, text: string): Effect.fn.Return<Located | undefined, StoreError> {
+/**
+ * The image that a name stands for: a tag or digest of the repository, else an image of the repository whose id begins with
+ * `reference`, if that has 12 digits or more (docker 1.9: TagStore.GetImage).
+ */
+export const named = Effect.fn("Graph.named")(function*({ db }: Shape, { name, reference }: TagName): Effect.fn.Return<Located | undefined, StoreError> {
+  const { sql } = db
+  const [row] = yield* db.rows(Found, sql`SELECT image AS id, manifest FROM tags WHERE name = ${name} AND reference = ${reference}`)
+  if (row !== undefined) return { ...row, tag: { name, reference } }
+  if (!/^[0-9a-f]{12,64}$/.test(reference)) return undefined
+  const [found] = yield* db.rows(Found, sql`SELECT image AS id, manifest FROM tags
+    WHERE name = ${name} AND image >= ${reference} AND image < ${`${reference}g`} ORDER BY image LIMIT 1`)
+  return found === undefined ? undefined : { ...found, tag: undefined }
+})
+
+const byTag = Effect.fnUntraced(function*(home: Shape, text: string): Effect.fn.Return<Located | undefined, StoreError> {
+  const { db } = home
   const { sql } = db
   const parsed = Reference.parse(text)
   if (Result.isFailure(parsed)) return undefined
   const { digest, tag } = parsed.success
   const name = Reference.name(parsed.success)
   for (const reference of [digest, tag]) {
-    if (reference === undefined) continue
-    const [row] = yield* db.rows(Found, sql`SELECT image AS id, manifest FROM tags WHERE name = ${name} AND reference = ${reference}`)
-    if (row !== undefined) return { ...row, tag: { name, reference } }
+    const found = reference === undefined ? undefined : yield* named(home, { name, reference })
+    if (found !== undefined) return found
   }
   if (digest === undefined) return undefined
   const [row] = yield* db.rows(Found, sql`SELECT image AS id, manifest FROM tags WHERE name = ${name} AND (target = ${digest} OR manifest = ${digest})`)
@@ -194,12 +208,13 @@ export interface Listed {
   readonly size: number
 }
 
-/** All tags, and images without one, by name. */
+/** All tags, and images without one that no other stands on, by name. */
 export const list = Effect.fn("Graph.list")(function*({ db }: Shape) {
   const rows = yield* db.rows(ListRow, db.sql`
     WITH shown AS (
       SELECT name, reference, image AS id, manifest, since FROM tags
-      UNION ALL SELECT NULL, NULL, id, manifest, since FROM images WHERE NOT EXISTS (SELECT 1 FROM tags WHERE image = id)
+      UNION ALL SELECT NULL, NULL, id, manifest, since FROM images WHERE NOT EXISTS (SELECT 1 FROM tags WHERE image = images.id)
+        AND NOT EXISTS (SELECT 1 FROM images above WHERE above.parent = images.id)
     )
     SELECT s.name, s.reference, s.id, s.manifest, i.platform, i.created, s.since,
       (SELECT total(size) FROM (SELECT DISTINCT digest, size FROM manifest_blobs WHERE manifest = s.manifest AND role <> 'index')) AS size

@@ -2,6 +2,7 @@ import { Clock, Context, Effect, Exit, Layer, Option, Schema, type Scope } from 
 import { spawn } from "node:child_process"
 import { chmodSync, mkdirSync, renameSync, statSync } from "node:fs"
 import { resolve } from "node:path"
+import { Descriptor } from "../image/Descriptor.ts"
 import * as Digest from "../image/Digest.ts"
 import * as Disk from "./Disk.ts"
 import { StoreError } from "./Disk.ts"
@@ -51,6 +52,7 @@ export type Staged = Pick<Staging, "row" | "path">
 const LayerRow = Schema.Struct({
   size: Schema.Int, entries: Schema.Int, state: Schema.Literals(["unsynced", "durable", "deleting"]), boot: Schema.String
 })
+const BlobRow = Schema.Struct({ blob: Digest.Digest, media_type: Schema.String, size: Schema.Int })
 const DiffId = Schema.Struct({ diff_id: Digest.Digest })
 const Gone = Schema.Struct({ path: Schema.String })
 
@@ -178,8 +180,13 @@ const make = Effect.gen(function*() {
     const [row] = yield* db.rows(DiffId, db.sql`SELECT diff_id FROM layer_blobs WHERE blob = ${blob}`)
     return Option.map(Option.fromUndefinedOr(row), ({ diff_id }) => diff_id)
   })
+  const blobsOf = Effect.fn("LayerStore.blobsOf")(function*(diffId: Digest.Digest) {
+    const rows = yield* db.rows(BlobRow, db.sql`SELECT l.blob, l.media_type, b.size FROM layer_blobs l JOIN blobs b ON b.digest = l.blob AND b.state = 'ready'
+      WHERE l.diff_id = ${diffId} ORDER BY b.size, l.blob`)
+    return rows.map(({ blob, media_type, size }) => new Descriptor({ mediaType: media_type, digest: blob, size }))
+  })
   return {
-    find, diffIdOf, folder,
+    find, diffIdOf, blobsOf, folder,
     staging: (where: StagingPlace) => makeStaging(home, where),
     commit: (staging: Staged, facts: LayerFacts) => commit(home, staging, facts),
     sync: (place?: string) => syncAll(place ?? `${root}/layers`)
@@ -192,6 +199,8 @@ export class LayerStore extends Context.Service<LayerStore, {
   readonly find: (diffId: Digest.Digest) => Effect.Effect<Option.Option<StoredLayer>, StoreError>
   /** The diff ID of the layer this blob was found to hold, if that is remembered. */
   readonly diffIdOf: (blob: Digest.Digest) => Effect.Effect<Option.Option<Digest.Digest>, StoreError>
+  /** The blobs in the store that were found to hold the layer, smallest first. */
+  readonly blobsOf: (diffId: Digest.Digest) => Effect.Effect<ReadonlyArray<Descriptor>, StoreError>
   /** Where the layer's folder is, or will be. */
   readonly folder: (diffId: Digest.Digest) => string
   /**

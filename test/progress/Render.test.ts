@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import { ImageId } from "../../src/image/ImageId.ts"
 import type { Digest } from "../../src/image/Digest.ts"
 import { Digest as DigestSchema } from "../../src/image/Digest.ts"
 import * as Format from "../../src/progress/Format.ts"
@@ -54,6 +55,30 @@ describe("renderers", () => {
       }
     }
   })
+  it.effect("a v1 pull, its sizes unknown at first, in 60 columns and in a log", () => Effect.gen(function*() {
+    const [one, two] = ["1", "2"].map((letter) => Schema.decodeSync(ImageId)(letter.repeat(64)))
+    if (one === undefined || two === undefined) return
+    const image = { _tag: "image", reference, image: two, tag: "1", repository: "registry.example:5000/team/app" } as const
+    const old: ReadonlyArray<PullEvent> = [
+      { _tag: "repository", reference, name: "registry.example:5000/team/app", protocol: "v1" }, { ...image, state: "pulling" },
+      { ...image, state: "pulling", from: { kind: "endpoint", url: "https://one.example/v1/" } },
+      { _tag: "planned", reference, platform: "linux/amd64", total: 0, missing: 0, layers: [
+        { layer: one, state: "unpacked", image: { id: one, known: true } }, { layer: two, state: "missing", image: { id: two, known: false } }
+      ] },
+      { _tag: "exists", reference, layer: one }, { _tag: "step", reference, layer: two, doing: "request", attempt: 1 },
+      { _tag: "downloading", reference, layer: two, bytes: 700_000 }, { _tag: "step", reference, layer: two, doing: "request", attempt: 2 },
+      { _tag: "downloading", reference, layer: two, bytes: 1_500_000, total: 3_000_000 },
+      { _tag: "step", reference, layer: two, doing: "unpack", attempt: 1, cause: "no\ntar" }, { _tag: "verified", reference, by: ["ABCD:EFGH"] }
+    ]
+    const shown = (count: number) => Terminal.frame(old.slice(0, count).reduce(State.after, State.empty), 0, { columns: 60, rows: 24 }).map((line) => line.trimEnd())
+    assert.deepStrictEqual(shown(7), ["111111111111 exists", "222222222222 downloading 700 kB", "1/2 layers 700 kB"])
+    assert.deepStrictEqual(shown(9), ["111111111111 exists", "222222222222 downloading [========>        ] 1.5 MB / 3.0 MB", "[===============>               ] 1/2 layers 1.5 MB / 3.0 MB"])
+    assert.strictEqual(shown(10)[1], "222222222222 retrying    no?tar")
+    assert.deepStrictEqual((yield* Stream.runCollect(Lines.plain(Stream.fromIterable(old)))).map((line) => line.slice(reference.length + 2)), [
+      "pulling registry.example:5000/team/app from a v1 registry", "image 222222222222 from the endpoint https://one.example/v1/", "2 layers, linux/amd64",
+      "111111111111 exists", "222222222222 the request again, try 2", "222222222222 the layer failed: no?tar", "signed by ABCD:EFGH"
+    ])
+  }))
   it("counts what is there, what comes and what is left", () => {
     const end = story.reduce(State.after, State.empty)
     assert.deepStrictEqual(State.totals(end), { total: 50_001_234, had: 1_234, fetched: 50_001_234, finished: 3, layers: 3 })

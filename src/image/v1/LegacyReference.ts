@@ -100,6 +100,13 @@ export const repositoryInfo = (name: string): Result.Result<RepositoryInfo, Inva
 export const normalizeLocalName = (name: string): string =>
   Result.match(load(name), { onFailure: () => name, onSuccess: ({ index, remote }) => localName(index, remote) })
 
+/** The full name of a repository that the tag store calls `localName`: `docker.io/library/debian` for `debian`. */
+export const canonicalOf = (localName: string): string => {
+  const slash = localName.indexOf("/"), first = localName.slice(0, Math.max(slash, 0))
+  if (slash < 0) return `${hub}/library/${localName}`
+  return /[.:]/.test(first) || first === "localhost" ? localName : `${hub}/${localName}`
+}
+
 /** Checks a tag (tags.ValidateTagName). */
 export const checkTag = (tag: string): Result.Result<string, InvalidLegacyReference> => {
   if (tag === "") return fail(tag, "tag name can't be empty")

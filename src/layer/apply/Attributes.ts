@@ -1,5 +1,6 @@
-import { chmodSync, fchmodSync, fchownSync, lchownSync, statfsSync } from "node:fs"
+import { fchmodSync, fchownSync, lchownSync, statfsSync } from "node:fs"
 import type { Unset } from "./Meta.ts"
+import { chmodItself } from "../tree/Mode.ts"
 import { codeOf, type Syscalls, type SystemPath } from "../Syscalls.ts"
 
 /** What a file carries beside its content (an `Entry` is one). */
@@ -102,7 +103,7 @@ export class Attributes {
 
   private permit(path: SystemPath, fd: number | undefined, mode: number): boolean {
     try {
-      if (fd === undefined) chmodSync(path, mode)
+      if (fd === undefined) chmodItself(path, mode)
       else fchmodSync(fd, mode)
       return true
     } catch (error) {

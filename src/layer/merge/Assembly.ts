@@ -6,6 +6,7 @@ import { FolderTree } from "./FolderTree.ts"
 import { entersAll, list } from "./LayerSource.ts"
 import type { Unset, UnsetCounts } from "../apply/Meta.ts"
 import * as Name from "../tree/Name.ts"
+import { handleFlags } from "../tree/Handles.ts"
 import { removeTree } from "../tree/Remove.ts"
 import { type Folder, type Place, Root } from "../tree/Root.ts"
 import { codeOf, relocate, type Syscalls } from "../Syscalls.ts"
@@ -45,6 +46,8 @@ export class Assembly {
   private readonly privileged = process.geteuid?.() === 0
   private readonly unset = { owners: 0, devices: 0, xattrs: 0, times: 0 }
   private names = 0
+  /** A handle on the hold folder. */
+  private held = -1
 
   /** Builds in the existing empty 0700 folder `path`. */
   constructor(path: string, options: AssemblyOptions) {
@@ -55,6 +58,7 @@ export class Assembly {
       this.device = dev
       this.implied = { mode: 0o755, uid: Number(uid), gid: Number(gid), mtimeSeconds: 0, mtimeNanos: 0, xattrs: [] }
       mkdirSync(options.hold, { mode: 0o700, recursive: true })
+      this.held = openSync(options.hold, handleFlags)
     } catch (error) {
       this.root.close()
       throw error
@@ -64,7 +68,7 @@ export class Assembly {
 
   /** A path in the hold folder that nothing else has. */
   fresh(): string {
-    return `${this.options.hold}/${this.names++}`
+    return `/proc/self/fd/${this.held}/${this.names++}`
   }
 
   /** The folder `name` leads to; `Refused` if there is none. */
@@ -176,6 +180,8 @@ export class Assembly {
 
   /** Closes every handle. */
   close(): void {
+    if (this.held >= 0) closeSync(this.held)
+    this.held = -1
     this.root.close()
   }
 

@@ -1,7 +1,8 @@
-import { type BigIntStats, chmodSync, closeSync, constants, ftruncateSync, linkSync, openSync, readlinkSync, readSync, symlinkSync, writeSync } from "node:fs"
+import { type BigIntStats, closeSync, constants, ftruncateSync, linkSync, openSync, readlinkSync, readSync, symlinkSync, writeSync } from "node:fs"
 import { Attributes, type Metadata, unknownMode } from "../apply/Attributes.ts"
 import { Refused } from "../Fault.ts"
 import type { Unset } from "../apply/Meta.ts"
+import { chmodItself } from "../tree/Mode.ts"
 import { codeOf, type Syscalls, type SystemPath } from "../Syscalls.ts"
 
 /** How file contents are copied: `reflink` shares them or fails, `auto` shares them where the file system can. */
@@ -116,22 +117,22 @@ export class Copier {
 
   private file(from: Source, to: SystemPath): Unset | undefined {
     const locked = !this.privileged && (from.stats.mode & 0o400n) === 0n
-    if (locked) chmodSync(from.path, Number(from.stats.mode) & 0o7777 | 0o400)
+    if (locked) chmodItself(from.path, Number(from.stats.mode) & 0o7777 | 0o400)
     try {
       return this.readable(from, to)
     } finally {
-      if (locked) chmodSync(from.path, Number(from.stats.mode) & 0o7777)
+      if (locked) chmodItself(from.path, Number(from.stats.mode) & 0o7777)
     }
   }
 
   private readable(from: Source, to: SystemPath): Unset | undefined {
     const metadata = metadataOf(from, this.syscalls)
-    if (this.shared(from, to)) {
-      chmodSync(to, 0o600)
-      return this.attributes.set(to, undefined, metadata, unknownMode)
-    }
     const source = openSync(from.path, read)
     try {
+      if (this.shared({ path: `/proc/self/fd/${source}`, stats: from.stats }, to)) {
+        chmodItself(to, 0o600)
+        return this.attributes.set(to, undefined, metadata, unknownMode)
+      }
       const target = openSync(to, create, 0o600)
       try {
         this.content(source, target, from.stats)

@@ -1,9 +1,10 @@
-import { chmodSync, lstatSync, readdirSync, readFileSync } from "node:fs"
+import { lstatSync, readdirSync, readFileSync } from "node:fs"
 import type { Metadata } from "../apply/Attributes.ts"
 import { metadataOf } from "./Copy.ts"
 import { Refused } from "../Fault.ts"
 import * as Meta from "../apply/Meta.ts"
 import * as Name from "../tree/Name.ts"
+import { chmodItself } from "../tree/Mode.ts"
 import { type Folder, type Place, Root } from "../tree/Root.ts"
 import type { Syscalls } from "../Syscalls.ts"
 
@@ -129,7 +130,7 @@ export class LayerSource {
   close(): void {
     if (!this.move) {
       for (const [name, mode] of [...this.locked].reverse()) {
-        chmodSync(name === "" ? this.root.path : this.place(Name.parent(name), Name.last(name)).path, mode)
+        chmodItself(name === "" ? this.root.path : this.place(Name.parent(name), Name.last(name)).path, mode)
       }
     }
     this.locked.clear()
@@ -139,7 +140,7 @@ export class LayerSource {
   private unlock(name: Name.Name, path: Place["path"]): void {
     const mode = lstatSync(path).mode & 0o7777
     if ((mode & 0o700) === 0o700) return
-    chmodSync(path, mode | 0o700)
+    chmodItself(path, mode | 0o700)
     this.locked.set(name, mode)
   }
 

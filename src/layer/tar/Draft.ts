@@ -1,6 +1,7 @@
 import { Buffer } from "node:buffer"
 import type { EntryType } from "./Entry.ts"
 import { Refused } from "../Fault.ts"
+import type { Limits } from "../Limits.ts"
 import { Pax, type Xattr } from "./Pax.ts"
 import { fields, type TarHeader } from "./TarHeader.ts"
 
@@ -44,18 +45,18 @@ export interface Draft {
 
 /**
  * The entry of `header` with its extension headers applied: a GNU long name counts more than a PAX path, a local record
- * more than a global one, any record more than the header. Names have 1 to `longest` bytes; throws `Refused`.
+ * more than a global one, any record more than the header. Names keep to `limits`; throws `Refused`.
  */
-export const draft = (header: TarHeader, { local, global, longName, longLink }: Extensions, longest: number): Draft => {
+export const draft = (header: TarHeader, { local, global, longName, longLink }: Extensions, limits: Pick<Limits, "path" | "depth">): Draft => {
   const path = local?.sparse?.name ?? longName ?? local?.path ?? header.name()
   const flag = header.type
   const type = typeOf(flag, path)
-  checkName(path, "name", longest, path)
+  checkName(path, "name", limits, path)
   if (type === undefined) throw new Refused(`no layer can hold an entry of type ${JSON.stringify(String.fromCharCode(flag))}`, path)
   let linkpath = empty
   if (type === "link" || type === "symlink") {
     linkpath = longLink ?? local?.linkpath ?? header.text(157, 100)
-    checkName(linkpath, "link target", longest, path)
+    checkName(linkpath, "link target", limits, path)
   }
   const headerSize = natural(header, "size", path)
   const size = local?.size ?? headerSize
@@ -82,10 +83,18 @@ export const draft = (header: TarHeader, { local, global, longName, longLink }: 
   }
 }
 
-/** A name or link target of `entry` has 1 to `longest` bytes. */
-export const checkName = (name: Buffer, what: "name" | "link target", longest: number, entry: Buffer): void => {
+/** A name or link target of `entry` is not empty, and not longer or deeper than the limits. */
+export const checkName = (name: Buffer, what: "name" | "link target", limits: Pick<Limits, "path" | "depth">, entry: Buffer): void => {
   if (name.byteLength === 0) throw new Refused(`its ${what} is empty`, entry)
-  if (name.byteLength > longest) throw new Refused(`its ${what} is longer than ${longest} bytes`, entry)
+  if (name.byteLength > limits.path) throw new Refused(`its ${what} is longer than ${limits.path} bytes`, entry)
+  if (name.byteLength >= limits.depth * 2 && depthOf(name) > limits.depth) throw new Refused(`its ${what} is more than ${limits.depth} names deep`, entry)
+}
+
+/** The names in a path; `.` and `..` count as they are written. */
+const depthOf = (name: Buffer): number => {
+  let depth = 0
+  for (let at = 0; at < name.byteLength; at++) if (name[at] !== 0x2f && (at === 0 || name[at - 1] === 0x2f)) depth++
+  return depth
 }
 
 /** A numeric field that is 0 or more. */

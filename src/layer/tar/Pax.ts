@@ -95,7 +95,7 @@ const apply = (pax: Pax, key: string, value: Buffer, entry: Uint8Array): void =>
   const prefix = xattrPrefix(key)
   if (prefix === undefined) return
   const xattrs = pax.xattrs ??= new Map()
-  const name = prefix === schily ? Buffer.from(key.slice(prefix.length), "latin1") : urlDecoded(key.slice(prefix.length), entry)
+  const name = prefix === schily ? unescaped(key.slice(prefix.length)) : urlDecoded(key.slice(prefix.length), entry)
   if (name.byteLength === 0 || name.includes(0)) throw new Refused("an extended attribute has no proper name", entry)
   const id = name.toString("latin1")
   // libarchive writes both kinds: the plain one, which all readers know, counts.
@@ -167,6 +167,9 @@ const timeOf = (value: Buffer, entry: Uint8Array): Time => {
   if (!negative) return [seconds, nanos]
   return nanos === 0 ? [0 - seconds, 0] : [-seconds - 1, 1_000_000_000 - nanos]
 }
+
+/** GNU tar writes `=`, which would end the key, and `%` as URLs do. */
+const unescaped = (text: string): Buffer => Buffer.from(text.replace(/%3D/g, "=").replace(/%25/g, "%"), "latin1")
 
 const urlDecoded = (text: string, entry: Uint8Array): Buffer => {
   if (/%(?![0-9a-fA-F]{2})/.test(text)) throw new Refused("the name of an extended attribute is not URL-encoded", entry)

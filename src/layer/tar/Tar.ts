@@ -2,24 +2,10 @@ import { Buffer } from "node:buffer"
 import { checkName, type Draft, draft, Extensions, natural } from "./Draft.ts"
 import type { EntrySink } from "./Entry.ts"
 import { Refused } from "../Fault.ts"
+import { defaultLimits, type Limits } from "../Limits.ts"
 import * as Pax from "./Pax.ts"
 import * as Sparse from "./Sparse.ts"
 import { blockSize, TarHeader } from "./TarHeader.ts"
-
-/** What a `TarReader` takes before it refuses. */
-export interface Limits {
-  /** Entries of the archive, extension headers not counted. */
-  readonly entries: number
-  /** Bytes of the whole stream, those after the end marker included, and bytes that sparse files claim beyond what is stored. */
-  readonly bytes: number
-  /** Bytes of one extended header, GNU long name or sparse map. */
-  readonly record: number
-  /** Bytes of a path or link target. */
-  readonly path: number
-}
-
-/** 2,000,000 entries; 256 GiB; 1 MiB a record; 4095 bytes a path, the longest that Linux takes (PATH_MAX). */
-export const defaultLimits: Limits = { entries: 2_000_000, bytes: 256 * 2 ** 30, record: 2 ** 20, path: 4095 }
 
 const noBytes: Buffer = Buffer.alloc(0)
 const globalType = 0x67
@@ -154,7 +140,7 @@ export class TarReader {
       throw this.refuse(this.position === blockSize ? "it does not begin with a tar header: the checksum is wrong" : "what follows it is no tar header: the checksum is wrong")
     }
     if (isExtension(header.type)) return this.beginRecord(header.type)
-    const begun = draft(header, this.extensions, this.limits.path)
+    const begun = draft(header, this.extensions, this.limits)
     const records = this.extensions.local?.sparse
     this.extensions.clear()
     this.name = begun.path
@@ -268,7 +254,7 @@ export class TarReader {
     const end = body.indexOf(0)
     const text = Buffer.from(end === -1 ? body : body.subarray(0, end))
     const isName = this.recordType === longNameType
-    checkName(text, isName ? "name" : "link target", this.limits.path, this.name)
+    checkName(text, isName ? "name" : "link target", this.limits, this.name)
     if (isName) this.extensions.longName = text
     else this.extensions.longLink = text
   }

@@ -25,10 +25,8 @@ export class Docker19 {
   take(event: PullEvent): ReadonlyArray<string> {
     const { reference } = event
     switch (event._tag) {
-      case "repository": {
-        this.repositories.begin(event)
-        return event.protocol === "v1" ? [Message.status("", Words.repository(event.name))] : []
-      }
+      case "repository":
+        return this.repositories.begin(event) && event.protocol === "v1" ? [Message.status("", Words.repository(event.name))] : []
       case "resolved": {
         if (this.repositories.of(reference)?.v1 === true) return []
         const { ref, remote } = Words.names(reference)

@@ -13,9 +13,11 @@ interface Repository {
 export class Repositories {
   private readonly asked = new Map<string, Repository>()
 
-  /** Notes one. */
-  begin({ name, protocol, reference, tags }: Extract<PullEvent, { readonly _tag: "repository" }>): void {
+  /** Notes one, and says whether it is new: each tag of a repository that is pulled as a whole asks for it again. */
+  begin({ name, protocol, reference, tags }: Extract<PullEvent, { readonly _tag: "repository" }>): boolean {
+    if (this.of(reference)?.whole === true) return false
     this.asked.set(reference, { name, v1: protocol === "v1", whole: tags !== undefined, newer: false })
+    return true
   }
 
   /** The repository that a reference belongs to: asked for by the same text, or as a whole. */

@@ -19,8 +19,7 @@ export class Today {
   take(event: PullEvent): ReadonlyArray<string> {
     switch (event._tag) {
       case "repository":
-        this.repositories.begin(event)
-        return event.protocol === "v1" ? [status("", Words.repository(event.name))] : []
+        return this.repositories.begin(event) && event.protocol === "v1" ? [status("", Words.repository(event.name))] : []
       case "resolved": {
         const { ref, remote } = Words.names(event.reference)
         return [status(ref ?? "latest", `Pulling from ${remote}`)]

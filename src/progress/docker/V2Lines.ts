@@ -1,3 +1,4 @@
+import type { ImageId } from "../../image/ImageId.ts"
 import { type LayerEvent, type LayerKey, type PullEvent, short } from "../PullEvent.ts"
 import * as Message from "./Message.ts"
 import { Meter } from "./Meter.ts"
@@ -6,6 +7,8 @@ import type { Amount } from "./Units.ts"
 /** One image of the plan that is not in the graph, and how far it is. */
 interface Line {
   readonly id: string
+  /** Whether it is an image of the graph, and not a blob that stands for one. */
+  readonly image: boolean
   readonly layer: LayerKey
   readonly size: number | undefined
   /** Bytes come, and its lines with them. */
@@ -39,20 +42,21 @@ export class V2Lines {
   planned({ layers }: Planned): ReadonlyArray<string> {
     for (const { image, layer } of layers) if (image?.known === true) this.quiet.add(layer)
     return layers.filter(({ image, state }) => !(image?.known ?? state === "unpacked"))
-      .flatMap(({ image, layer, size }) => this.announce(layer, image === undefined ? short(layer) : short(image.id), size))
+      .flatMap(({ image, layer, size }) => this.announce(layer, image?.id, size))
   }
 
   /** What is said when `event` happens to a layer. */
   take(event: LayerEvent): ReadonlyArray<string> {
     // A layer that was thought to be there, and comes after all.
     const late = event._tag === "waiting" && !this.quiet.has(event.layer) && !this.lines.some(({ layer }) => layer === event.layer)
-      ? this.announce(event.layer, short(event.layer), undefined) : []
+      ? this.announce(event.layer, undefined, undefined) : []
     const touched = this.lines.filter(({ complete, layer }) => layer === event.layer && complete === "no")
     return [...late, ...touched.flatMap((line) => this.change(line, event)), ...this.advance()]
   }
 
-  private announce(layer: LayerKey, id: string, size: number | undefined): ReadonlyArray<string> {
-    this.lines.push({ id, layer, size, download: undefined, downloaded: false, extract: undefined, extracted: 0, complete: "no" })
+  private announce(layer: LayerKey, image: ImageId | undefined, size: number | undefined): ReadonlyArray<string> {
+    const id = short(image ?? layer)
+    this.lines.push({ id, image: image !== undefined, layer, size, download: undefined, downloaded: false, extract: undefined, extracted: 0, complete: "no" })
     return [this.say(id, "Pulling fs layer")]
   }
 
@@ -72,6 +76,8 @@ export class V2Lines {
         return this.downloaded(line)
       case "exists": {
         line.complete = "found"
+        // The image is new all the same.
+        this.moved ||= line.image
         const left = line.downloaded || line.download === undefined ? [] : this.meter(line, "Downloading", line.download.close())
         return line.downloaded ? [] : [...left, this.complete(line)]
       }

@@ -4,7 +4,8 @@ import { Readable } from "node:stream"
 import { buffer } from "node:stream/consumers"
 import { extract, pack } from "tar-stream"
 import { Refused } from "../../../src/layer/Fault.ts"
-import { defaultLimits, TarReader } from "../../../src/layer/tar/Tar.ts"
+import { defaultLimits } from "../../../src/layer/Limits.ts"
+import { TarReader } from "../../../src/layer/tar/Tar.ts"
 import { archive, base256, cuts, end, entry, type Fields, type Found, header, padded, pax, read, record, refusal } from "./TarBytes.ts"
 
 const Int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
@@ -266,6 +267,9 @@ it("holds its limits to the byte, however the chunks are cut", () => {
     assert.match(refusal(pieces(sparse), { bytes: sparse.byteLength + 4997 }), /larger than/)
     assert.strictEqual(refusal(pieces(bytes), { entries: 3 }), "taken")
     assert.match(refusal(pieces(bytes), { entries: 2 }), /more than 2 entries/)
+    const deep = archive(entry({ name: "./a//b/c/d" }), entry({ name: "l", type: "2", linkname: "../../../x" }))
+    assert.strictEqual(refusal(pieces(deep), { depth: 5 }), "taken")
+    assert.match(refusal(pieces(deep), { depth: 4 }), /name is more than 4 names deep/)
     assert.strictEqual(refusal(pieces(archive(pax([["comment", "x".repeat(80)]]), file)), { record: record("comment", "x".repeat(80)).byteLength }), "taken")
     assert.match(refusal(pieces(archive(pax([["comment", "x".repeat(80)]]), file)), { record: 90 }), /larger than 90/)
   }

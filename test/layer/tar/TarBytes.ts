@@ -1,7 +1,8 @@
 import { Buffer } from "node:buffer"
 import type { Entry } from "../../../src/layer/tar/Entry.ts"
 import { Refused } from "../../../src/layer/Fault.ts"
-import { defaultLimits, type Limits, TarReader } from "../../../src/layer/tar/Tar.ts"
+import { defaultLimits, type Limits } from "../../../src/layer/Limits.ts"
+import { TarReader } from "../../../src/layer/tar/Tar.ts"
 
 /** An entry as it was read, with all its data; holes are zeros. */
 export interface Found extends Entry {

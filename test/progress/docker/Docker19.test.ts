@@ -188,6 +188,19 @@ describe("docker-1.9: a v1 pull", () => {
     ])
   }))
 
+  it.effect("all tags: the repository is named once, and one status and one sentence end it", Effect.fnUntraced(function*() {
+    const said = yield* chunks([
+      { _tag: "repository", reference: name, name, protocol: "v1", tags: ["1"] }, begin, image("pulling"), step("3", "metadata"), plan,
+      of(simple("exists", id("2"))), of(simple("exists", id("3"))), image("complete"),
+      { _tag: "done", reference, digest: digest("f"), image: hex("3"), changed: false }, { _tag: "done", reference: name, changed: false }
+    ])
+    assert.deepStrictEqual(said, [
+      line(`Pulling repository ${name}`), still("3", `Pulling image (1) from ${name}`), still("1", "Download complete"), still("2", "Download complete"),
+      still("3", "Pulling metadata"), still("3", "Download complete"), still("3", "Download complete"),
+      line(`Status: Image is up to date for ${name}`), end[1]
+    ])
+  }))
+
   it.effect("endpoints that fail, and the words for what failed", Effect.fnUntraced(function*() {
     const said = yield* chunks([
       begin, image("pulling"), image("pulling", { from: endpoint("one") }), step("3", "ancestry"), plan,
