@@ -82,7 +82,8 @@ const tokenRequest = (realm: URL, service: string | undefined, scopes: ReadonlyA
   }
 }
 
-const keyOf = (wanted: Wanted, scheme: "basic" | "bearer") => scheme === "basic" ? wanted.origin : `${wanted.origin}${wanted.prefix ?? "/v2"} ${wanted.path}`
+/** What a grant is kept for: the whole origin, or one repository of it. */
+const keyOf = (wanted: Wanted, reach: "origin" | "repository") => reach === "origin" ? wanted.origin : `${wanted.origin}${wanted.prefix ?? "/v2"} ${wanted.path}`
 
 /** An Auth with nothing granted yet. */
 export const make: Effect.Effect<Auth, never, Transport | Credentials> = Effect.gen(function*() {
@@ -98,7 +99,7 @@ export const make: Effect.Effect<Auth, never, Transport | Credentials> = Effect.
     return lock
   }
   const known = (wanted: Wanted) => Effect.map(Clock.monotonicTimeNanos, (now) => {
-    const grant = grants.get(keyOf(wanted, "bearer")) ?? grants.get(keyOf(wanted, "basic"))
+    const grant = grants.get(keyOf(wanted, "repository")) ?? grants.get(keyOf(wanted, "origin"))
     return grant?.expires !== undefined && grant.expires <= now ? undefined : grant
   })
   const fetchToken = Effect.fnUntraced(function*(wanted: Wanted, realm: URL, trusted: boolean, challenge: Challenge.Challenge) {
@@ -143,7 +144,7 @@ export const make: Effect.Effect<Auth, never, Transport | Credentials> = Effect.
     const verdict = Realm.judge(wanted.origin, realm, realms)
     if (verdict._tag === "Refuse")
       return yield* unauthorized(wanted, tried, `its token server ${JSON.stringify(printable(realm))} is refused: ${verdict.rule}`)
-    const key = keyOf(wanted, "bearer")
+    const key = keyOf(wanted, "repository")
     return yield* lockOf(key).withPermits(1)(Effect.gen(function*() {
       const current = grants.get(key)
       const now = yield* Clock.monotonicTimeNanos
@@ -174,9 +175,10 @@ export const make: Effect.Effect<Auth, never, Transport | Credentials> = Effect.
     }
     const found = Option.getOrUndefined(yield* credentials.find(wanted.domain, wanted.path))
     if (found === undefined || found.username === "") return yield* unauthorized(wanted, tried, `it asks for a user name and password${said}`)
-    if (tried?.scheme === "basic") return yield* unauthorized(wanted, tried, `the user name or password is wrong${said}`)
+    // Those of another namespace may have been sent.
+    if (tried?.scheme === "basic" && tried.credentials === found.source) return yield* unauthorized(wanted, tried, `the user name or password is wrong${said}`)
     const grant: Grant = { header: basic(found.username, found.password), scheme: "basic", credentials: found.source, withheld: undefined, expires: undefined }
-    grants.set(keyOf(wanted, "basic"), grant)
+    grants.set(keyOf(wanted, found.partial === true ? "repository" : "origin"), grant)
     return grant
   })
   return { known, answer }

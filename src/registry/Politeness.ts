@@ -37,6 +37,22 @@ interface Host {
   until: number
 }
 
+const limitOf = (text: string | undefined) => {
+  const [, count, window] = /^\s*(\d{1,9})(?:\s*;\s*w=(\d{1,9}))?/.exec(text ?? "") ?? []
+  return count === undefined ? undefined : { count: Number(count), window: window === undefined ? undefined : Number(window) }
+}
+
+/**
+ * What Docker Hub's `ratelimit-limit` and `ratelimit-remaining` say (docs.docker.com, "Pull usage and limits"), where 10 or a tenth or
+ * fewer remain: `7 of 100 pulls in 6h`. undefined: more remain, or nothing is said.
+ */
+export const lowLimit = (headers: Readonly<Record<string, string | undefined>>): string | undefined => {
+  const [limit, left] = [limitOf(headers["ratelimit-limit"]), limitOf(headers["ratelimit-remaining"])]
+  if (left === undefined || left.count > Math.max(10, (limit?.count ?? 0) / 10)) return undefined
+  const window = limit?.window ?? left.window
+  return `${left.count} more${limit === undefined ? "" : ` of ${limit.count}`} pulls${window === undefined ? "" : ` in ${Duration.format(Duration.seconds(window))}`}`
+}
+
 const milliseconds = Effect.map(Clock.monotonicTimeNanos, (now) => Number(now / 1000n) / 1000)
 
 /** With nothing heard yet. */
@@ -47,7 +63,7 @@ export const make = Effect.gen(function*() {
   let free = 0
 
   const hostOf = (name: string): Host => {
-    const host = hosts.get(name) ?? { due: 0, until: 0 }
+    const host = hosts.get(name) ?? { due: -Infinity, until: 0 }
     hosts.set(name, host)
     return host
   }

@@ -15,6 +15,7 @@ import { holdsFrom } from "./Range.ts"
 import { AnswerRefused, NetworkError, NotFound, type RegistryFailure } from "./Errors.ts"
 import { isDeaf } from "./Protocol.ts"
 import * as Ping from "./Ping.ts"
+import { lowLimit } from "./Politeness.ts"
 import { problem, refusal } from "./Refusal.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
 import { type Repository, type Route, Routes, urlOf } from "./Route.ts"
@@ -138,6 +139,8 @@ const make = Effect.gen(function*() {
       const error = yield* Effect.flip(refusal(answer, { what: "manifest", repository: repository.path, name: ref, credentials }, limits))
       return yield* error._tag === "NotFound" && error.what === "manifest" && (yield* lacks(route)) ? new NotFound({ ...error, what: "repository" }) : error
     }
+    const low = lowLimit(answer.headers)
+    if (low !== undefined) yield* walk.tell(repository, `limit of ${host}`, `${host} allows ${low} before it refuses; log in for a higher limit`)
     const refuse = (rule: string) => new AnswerRefused({ host, subject: `the manifest ${ref} of ${repository.path}`, rule })
     const contentType = answer.headers["content-type"]?.split(";")[0]?.trim().toLowerCase()
     if (contentType === "text/html" || contentType === "application/xhtml+xml") return yield* refuse("it is an HTML page, not a manifest")

@@ -51,7 +51,9 @@ export interface Walk {
   readonly broke: (repository: Repository, route: Route, error: NetworkError) => Effect.Effect<void>
   /** The routes to a repository, and why one is left out now. */
   readonly routes: (repository: Repository) => Effect.Effect<ReadonlyArray<{ readonly route: Route; readonly aside: string | undefined }>, RegistryFailure>
-  /** Hears of mirrors that are left out, until the scope closes. */
+  /** Tells the listeners, once for each key. */
+  readonly tell: (repository: Repository, key: string, message: string) => Effect.Effect<void>
+  /** Hears of mirrors that are left out and of what else is told, until the scope closes. */
   readonly listen: (listener: (notice: Notice) => void) => Effect.Effect<void, never, Scope.Scope>
 }
 
@@ -61,6 +63,7 @@ export const make = Effect.gen(function*() {
   const options = yield* RegistryOptions
   const marks = new Map<string, Mark>()
   const breaks = new Map<string, number>()
+  const told = new Set<string>()
   const listeners = new Set<(notice: Notice) => void>()
 
   const leaveOut = Effect.fnUntraced(function*(repository: Repository, route: Route, error: RegistryFailure) {
@@ -131,9 +134,15 @@ export const make = Effect.gen(function*() {
     return (yield* of(repository, options)).map((route) => ({ route, aside: route.mirror ? markOf(route, now, false)?.reason : undefined }))
   })
 
+  const tell = (repository: Repository, key: string, message: string) => Effect.sync(() => {
+    if (told.has(key)) return
+    told.add(key)
+    for (const listener of listeners) listener({ domain: repository.domain, message })
+  })
+
   const listen = (listener: (notice: Notice) => void) => Effect.asVoid(Effect.acquireRelease(
     Effect.sync(() => listeners.add(listener)), () => Effect.sync(() => listeners.delete(listener))))
 
-  return { first, distrust, broke, routes, listen } satisfies Walk
+  return { first, distrust, broke, routes, tell, listen } satisfies Walk
 })
 

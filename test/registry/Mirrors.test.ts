@@ -253,6 +253,19 @@ blocked = true
   }).pipe(Effect.scoped))
 })
 
+describe("credentials of a namespace", () => {
+  it.live("go with its requests alone, also where another's were used before", () => Effect.gen(function*() {
+    const made = yield* serving(["team/app", "other/app"], { auth: { kind: "basic", users: { team: "x", all: "y" } } })
+    const auth = (user: string) => ({ auth: Buffer.from(user).toString("base64") })
+    const { context } = yield* configured({ "user/containers/auth.json": JSON.stringify({ auths: { [`${made.host}/team`]: auth("team:x"), [made.host]: auth("all:y") } }) })
+    yield* Effect.gen(function*() {
+      for (const path of ["team/app", "other/app", "team/app", "other/app"]) yield* manifest({ domain: made.host, path })
+    }).pipe(Effect.provide(context))
+    const users = made.find({ kind: "manifest" }).filter(({ status }) => status === 200).map(({ headers, repository }) => [repository, Buffer.from((headers["authorization"] ?? "").slice(6), "base64").toString()])
+    assert.deepStrictEqual(users, [["team/app", "team:x"], ["other/app", "all:y"], ["team/app", "team:x"], ["other/app", "all:y"]])
+  }).pipe(Effect.scoped))
+})
+
 describe("certs.d", () => {
   it.live("authorities and client certificates of a host; a key without its certificate", () => Effect.gen(function*() {
     const made = yield* serving(["x"], { tls: true })

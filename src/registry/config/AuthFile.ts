@@ -9,6 +9,8 @@ export interface Found {
   /** An OAuth2 refresh token, used instead of the password where a token server is asked. */
   readonly identityToken?: Redacted.Redacted
   readonly source: string
+  /** They are for a namespace or repository, not for all of the host. */
+  readonly partial?: boolean
 }
 
 /** Docker's `config.json` or containers' `auth.json`. Hosts are `host[:port]` in lower case, Docker Hub's is registry-1.docker.io. */
@@ -68,7 +70,7 @@ export const decode = (path: string, text: string): Result.Result<AuthFile, Cred
     const [username, password] = pair ?? ["", ""]
     if (username === "" && !entry.identitytoken) continue
     auths.set(place, {
-      username, password: Redacted.make(password), source: `${path} (${JSON.stringify(key)})`,
+      username, password: Redacted.make(password), source: `${path} (${JSON.stringify(key)})`, ...place.includes("/") && { partial: true },
       ...entry.identitytoken && { identityToken: Redacted.make(entry.identitytoken) }
     })
   }
