@@ -18,7 +18,12 @@ export interface TowlineOptions {
 }
 
 /** The store alone, for programs that ask no registry. Its trees are removed, and its blobs hashed again, by the workers. */
-export const layerStore = (options: TowlineOptions) => {
+export const layerStore = (options: TowlineOptions) => withWorkers(Store.layer({ path: options.store }))
+
+/** As `layerStore`, for programs that only read: the store may be mounted read-only. */
+export const layerReading = (options: TowlineOptions) => withWorkers(Store.layerReading({ path: options.store }))
+
+const withWorkers = (store: ReturnType<typeof Store.layer>) => {
   const remover = Layer.effect(Store.Remover, Effect.map(Effect.context<Workers>(), (context) => (path: string) =>
     perform<"remove">({ kind: "remove", path }, path, new Control()).pipe(
       Effect.catchTags({ LayerRefused: Effect.die, JobStopped: Effect.die }), Effect.provideContext(context))))
@@ -28,7 +33,7 @@ export const layerStore = (options: TowlineOptions) => {
       perform<"hash">({ kind: "hash", fd, size, algorithm }, path, new Control()).pipe(
         Effect.map(({ hex }) => hex), Effect.catchTags({ LayerRefused: Effect.die, JobStopped: Effect.die }), Effect.provideService(Workers, workers))
   })))
-  return Store.layer({ path: options.store }).pipe(Layer.provide(Layer.merge(remover, hasher)))
+  return store.pipe(Layer.provide(Layer.merge(remover, hasher)))
 }
 
 /** The whole: a store, a registry client, the workers, and what shares their work. Needs a FileSystem for credentials and configuration. */

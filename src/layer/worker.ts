@@ -7,11 +7,13 @@ import { Refused } from "./Fault.ts"
 import { MetaDamaged } from "./apply/Meta.ts"
 import { defaultLimits } from "./Limits.ts"
 import { inflater } from "./inflate/Inflate.ts"
-import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob } from "./Job.ts"
+import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob, ViewJob } from "./Job.ts"
+import { flatten } from "./merge/Flatten.ts"
 import { merge } from "./merge/Merge.ts"
 import { removeTree } from "./tree/Remove.ts"
 import * as Sums from "./Sums.ts"
 import * as Syscalls from "./Syscalls.ts"
+import { View } from "./view/View.ts"
 import { TarReader } from "./tar/Tar.ts"
 
 const piece = Buffer.allocUnsafeSlow(256 * 1024)
@@ -28,6 +30,10 @@ const syscalls = (native: boolean): Syscalls.Syscalls => {
 
 const stopOf = (control: Control) => () => {
   if (control.stopped) throw new Stopped()
+}
+
+const checkDiffId = (diffId: string, wanted: string): void => {
+  if (diffId !== wanted) throw new Refused(`the uncompressed layer has the digest ${diffId}, its image's config says ${wanted}`)
 }
 
 const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
@@ -65,9 +71,7 @@ const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
     }
     tar.end()
     const diffId = `${algorithm}:${hash.digest("hex")}`
-    if (job.diffId !== undefined && diffId !== job.diffId) {
-      throw new Refused(`the uncompressed layer has the digest ${diffId}, its image's config says ${job.diffId}`)
-    }
+    if (job.diffId !== undefined) checkDiffId(diffId, job.diffId)
     const { unset } = apply.finish()
     return { diffId, entries: tar.entries, size: tar.size, unset }
   } catch (error) {
@@ -77,8 +81,11 @@ const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
 }
 
 const assemble = (job: MergeJob, control: Control): Answers["merge"] => {
+  const { hold, into, link, owners } = job
+  const calls = syscalls(job.native)
+  const stop = stopOf(control)
   const { unset } = merge(job.root, job.layers, {
-    link: job.link, hold: job.hold, syscalls: syscalls(job.native), stop: stopOf(control)
+    link, hold, owners, syscalls: calls, stop, inspect: into === undefined ? undefined : (assembly) => flatten(assembly, into, { syscalls: calls, owners, stop })
   })
   return { unset }
 }
@@ -100,6 +107,33 @@ const compare = async (job: CompareJob, control: Control): Promise<Answers["comp
   } finally {
     should.return(undefined)
   }
+}
+
+const view = async (job: ViewJob, control: Control): Promise<Answers["view"]> => {
+  const stop = stopOf(control)
+  const made = new View({ hash: job.hash })
+  for (const { fd, size } of job.layers) {
+    made.begin()
+    const tar = new TarReader(made)
+    const inflate = inflater((bytes) => {
+      stop()
+      tar.write(bytes)
+    }, { native: job.native })
+    try {
+      for (let at = 0; at < size;) {
+        const read = readSync(fd, piece, 0, Math.min(piece.byteLength, size - at), at)
+        if (read === 0) throw new Refused(`a layer's file ended at ${at} of ${size} bytes`)
+        at += read
+        await inflate.write(piece.subarray(0, read))
+      }
+      await inflate.end()
+    } finally {
+      inflate.close()
+    }
+    tar.end()
+    made.finish()
+  }
+  return { entries: [...made.entries()] }
 }
 
 const hash = (job: HashJob, control: Control): Answers["hash"] => {
@@ -125,13 +159,16 @@ const inflateArchive = async (job: InflateJob, control: Control): Promise<Answer
   let tail = 0
   // What is no archive, and what inflates without end after one, is noticed here and not when the disk is full.
   const tar = new TarReader({ entry: () => {}, data: () => {}, end: () => {} })
+  const algorithm = job.diffId?.startsWith("sha512:") ? "sha512" : "sha256"
+  const hash = createHash(algorithm)
   const inflate = inflater((bytes) => {
     stop()
     if (tar.ended) tail += bytes.byteLength
-    if (tail > tailCap) throw new Refused(`more than ${tailCap} bytes follow the end of the archive`)
+    if (tail > tailCap && job.diffId === undefined) throw new Refused(`more than ${tailCap} bytes follow the end of the archive`)
     if (size + bytes.byteLength > job.limit) throw new Refused(`it inflates to more than ${job.limit} bytes`)
     tar.write(bytes)
-    for (let at = 0; at < bytes.byteLength;) at += writeSync(job.into, bytes, at, bytes.byteLength - at, size + at)
+    if (job.diffId !== undefined) hash.update(bytes)
+    for (let at = 0; job.into !== undefined && at < bytes.byteLength;) at += writeSync(job.into, bytes, at, bytes.byteLength - at, size + at)
     size += bytes.byteLength
   }, { native: job.native })
   try {
@@ -148,6 +185,7 @@ const inflateArchive = async (job: InflateJob, control: Control): Promise<Answer
   } finally {
     inflate.close()
   }
+  if (job.diffId !== undefined) checkDiffId(`${algorithm}:${hash.digest("hex")}`, job.diffId)
   return { size }
 }
 
@@ -158,6 +196,7 @@ const perform = (job: Job, control: Control): Answers[Job["kind"]] | Promise<Ans
     case "remove": return remove(job, control)
     case "compare": return compare(job, control)
     case "hash": return hash(job, control)
+    case "view": return view(job, control)
     case "inflate": return inflateArchive(job, control)
   }
 }
