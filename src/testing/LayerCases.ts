@@ -155,3 +155,5 @@ const attacks: ReadonlyArray<LayerCase> = [
 
 /** Every case, whole and hostile. */
 export const layerCases: ReadonlyArray<LayerCase> = [...sound, ...attacks]
+/** Those that are whole: other readers of archives make the same of nearly all of them. */
+export const soundCases: ReadonlyArray<LayerCase> = sound
