@@ -10,15 +10,18 @@ import type { Tree } from "./archive/Tree.ts"
 import * as ArchiveInput from "./ArchiveInput.ts"
 import * as ArchiveRegistry from "./ArchiveRegistry.ts"
 import { Downloads } from "./Download.ts"
+import type { Descriptor } from "./image/Descriptor.ts"
 import { Durability } from "./Durability.ts"
 import { type Digest, parts } from "./image/Digest.ts"
 import * as ImageConfig from "./image/ImageConfig.ts"
 import * as ImageId from "./image/ImageId.ts"
 import * as Reference from "./image/Reference.ts"
+import { Control } from "./layer/Control.ts"
 import type { Unset } from "./layer/Job.ts"
-import { Layers } from "./Layers.ts"
-import type { Hub } from "./progress/Hub.ts"
-import type { PullEvent } from "./progress/PullEvent.ts"
+import { Layers, Native, perform } from "./Layers.ts"
+import { Pools } from "./Pools.ts"
+import { Hub } from "./progress/Hub.ts"
+import { keyOf, type LayerEvent, type PullEvent } from "./progress/PullEvent.ts"
 import * as PullPlan from "./PullPlan.ts"
 import * as Register from "./Register.ts"
 import { Registry } from "./registry/Registry.ts"
@@ -120,6 +123,15 @@ const planImage = Effect.fnUntraced(function*(archive: string, wanted: Wanted, o
   return { ...wanted, plan, reference: first === undefined ? wanted.target : `${first.name}:${first.reference}` }
 })
 
+/** Layers inflate to so many bytes at most, as when they are unpacked: 256 GiB. */
+const layerCap = 256 * 2 ** 30
+
+/** Checks that a blob, open as `fd`, is this layer. */
+const checked = Effect.fnUntraced(function*(blob: Descriptor, diffId: Digest, fd: number) {
+  const job = { kind: "inflate", fd, size: blob.size, into: undefined, limit: layerCap, diffId, native: yield* Native } as const
+  yield* perform<"inflate">(job, blob.digest, new Control()).pipe(Effect.catchTag("JobStopped", Effect.die))
+})
+
 /** One layer into the store, its blob too, which nobody else may have; true if one of them was not there. */
 const storeLayer = Effect.fnUntraced(function*(hub: Hub<PullEvent>, { plan, reference }: Planned, layer: PullPlan.PlannedLayer, unpack: boolean, unsets: Array<Unset>) {
   const { blob, diffId, state, stored } = layer
@@ -132,7 +144,11 @@ const storeLayer = Effect.fnUntraced(function*(hub: Hub<PullEvent>, { plan, refe
   if (unpack && state !== "unpacked") {
     const made = yield* Effect.scoped(Effect.flatMap(Layers, (layers) => layers.get({ blob, diffId, repository: plan.repository })))
     if (Option.isSome(made.unpacked)) unsets.push(made.unpacked.value.unset)
-  } else yield* download.done
+  } else {
+    yield* download.done
+    // The files are there from another blob: this one must hold the same.
+    if (state === "unpacked") yield* checked(blob, diffId, yield* download.opened)
+  }
   hub.publish({ _tag: "committed", reference, layer: blob.digest })
   return true
 }, Effect.scoped)
@@ -243,13 +259,18 @@ const registerOld = Effect.fnUntraced(function*(hub: Hub<PullEvent>, { id, json,
   const key = ImageId.ImageId.make(id)
   const event = { reference: id, layer: key }
   hub.publish({ _tag: "planned", reference: id, total: layer.size, missing: layer.size, layers: [{ layer: key, size: layer.size, state: "missing", image: { id: key, known: false } }] })
-  let bytes = 0
-  const tar = Stream.mapArray(layer.stream(), (pieces) => {
-    for (const piece of pieces) bytes += piece.byteLength
-    hub.publish({ _tag: "downloading", ...event, bytes, total: layer.size })
-    return pieces
+  const events = new Hub<LayerEvent>(keyOf)
+  yield* events.observe((event) => hub.publish({ ...event, reference: id }))
+  // Loads of one image at once read its layer once (1.9's pool key).
+  const received = (yield* Pools).archived.hold({ text: `layer:${id}`, settings: Buffer.from(json).toString("latin1") }, events, (events) => {
+    let bytes = 0
+    return Register.receive(id, Register.from(Stream.mapArray(layer.stream(), (pieces) => {
+      for (const piece of pieces) bytes += piece.byteLength
+      events.publish({ _tag: "downloading", layer: key, bytes, total: layer.size })
+      return pieces
+    })))
   })
-  const { added, node, unset } = yield* Register.register({ id, kind: "v1", parent, json }, Register.from(tar))
+  const { added, node, unset } = yield* Register.registerWith({ id, kind: "v1", parent, json }, received)
   hub.publish({ _tag: added ? "committed" : "exists", ...event })
   const warning = unset === undefined ? undefined : unsetSentence([unset])
   if (warning !== undefined) hub.publish({ _tag: "warning", reference: id, message: warning })

@@ -11,6 +11,7 @@ import type { ManifestRefused } from "./image/Manifest.ts"
 import type { InvalidPlatform, NoPlatform } from "./image/Platform.ts"
 import * as Reference from "./image/Reference.ts"
 import type { Unset } from "./layer/Job.ts"
+import type { OwnerMap } from "./layer/merge/Owners.ts"
 import { Workers } from "./layer/Workers.ts"
 import { type LayerError, Layers, type Wanted } from "./Layers.ts"
 import { Hub } from "./progress/Hub.ts"
@@ -49,6 +50,8 @@ export interface PullOptions {
   readonly blobs?: boolean
   /** How files of layers that stay in the store get into `rootfs`; `auto` by default. */
   readonly link?: RootFs.Link
+  /** Who owns what in `rootfs`; as the layers say unless told otherwise. */
+  readonly owners?: OwnerMap
 }
 
 /** An image that was pulled: verified, and complete in the store. */
@@ -158,7 +161,7 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
     Effect.forEach(plan.documents, ({ descriptor, raw }) => blobs.put(descriptor, raw), { concurrency: 2, discard: true }))
   const assemble = Effect.suspend(() => options.rootfs === undefined
     ? Effect.succeed(undefined)
-    : RootFs.assemble(wanted, options.rootfs, options.link ?? "auto"))
+    : RootFs.assemble(wanted, options.rootfs, options.link ?? "auto", options.owners))
 
   const durable = durability === "safe"
   const layerStore = yield* LayerStore

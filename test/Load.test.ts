@@ -104,6 +104,15 @@ suite(Layer.empty, { excludeTestServices: true })("Load", (it) => {
     })
   })))
 
+  it.effect("a layer that is there already must be what the archive has under its name, too", () => inStore(Effect.fnUntraced(function*(put) {
+    yield* load(put(SavedArchive.docker([{ image: image("there", here), names: ["there:1"] }])))
+    const wrong = ImageBuilder.layer([{ path: "etc/", mode: 0o777 }])
+    const lie = ImageBuilder.image({ platform: here, layers: [wrong], configFields: { rootfs: { type: "layers", diff_ids: [base.diffId] } } })
+    const [tag, message] = yield* refused(put(SavedArchive.oci([{ image: lie, names: ["lie.example/x:1"] }])))
+    assert.deepStrictEqual([tag, message?.includes(`has the digest ${wrong.diffId}`)], ["LayerRefused", true])
+    assert.deepStrictEqual((yield* names).length, 1)
+  })))
+
   it.effect("forces tags, and says what they were taken from", () => inStore(Effect.fnUntraced(function*(put) {
     const [one, two] = [image("old", here), image("new", here)]
     yield* load(put(SavedArchive.docker([{ image: one, names: ["app:1"] }])))

@@ -1,3 +1,4 @@
+import type { OwnerMap } from "./merge/Owners.ts"
 import type { Limits } from "./Limits.ts"
 import type { ApplySummary } from "./apply/Apply.ts"
 import type { Comparison } from "./Sums.ts"
@@ -27,7 +28,11 @@ export interface MergeJob {
   readonly hold: string
   /** `move`: the layer is this pull's own and may be taken apart; else it is copied. */
   readonly layers: ReadonlyArray<{ readonly folder: string; readonly move: boolean }>
-  readonly link: "auto" | "reflink" | "copy"
+  readonly link: "auto" | "reflink" | "copy" | "hardlink"
+  /** Who owns what; as the layers say unless told otherwise. */
+  readonly owners?: OwnerMap | undefined
+  /** Write it as a tar archive to this descriptor; what is in `root` then is to be thrown away. */
+  readonly into?: number | undefined
   readonly native: boolean
 }
 
@@ -51,14 +56,16 @@ export interface HashJob {
   readonly algorithm: string
 }
 
-/** Inflate the tar archive in the first `size` bytes of the file `fd`, at most to `limit` bytes, into the empty file `into`. */
+/** Inflate the tar archive in the first `size` bytes of the file `fd`, at most to `limit` bytes, into the empty file `into`, if one is given. */
 export interface InflateJob {
   readonly kind: "inflate"
   /** Descriptors of this process; their owner keeps them open until the job has ended. */
   readonly fd: number
   readonly size: number
-  readonly into: number
+  readonly into: number | undefined
   readonly limit: number
+  /** The digest the uncompressed tar must have, if it is a layer's. */
+  readonly diffId?: string
   readonly native: boolean
 }
 

@@ -8,6 +8,7 @@ import { MetaDamaged } from "./apply/Meta.ts"
 import { defaultLimits } from "./Limits.ts"
 import { inflater } from "./inflate/Inflate.ts"
 import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob, ViewJob } from "./Job.ts"
+import { flatten } from "./merge/Flatten.ts"
 import { merge } from "./merge/Merge.ts"
 import { removeTree } from "./tree/Remove.ts"
 import * as Sums from "./Sums.ts"
@@ -29,6 +30,10 @@ const syscalls = (native: boolean): Syscalls.Syscalls => {
 
 const stopOf = (control: Control) => () => {
   if (control.stopped) throw new Stopped()
+}
+
+const checkDiffId = (diffId: string, wanted: string): void => {
+  if (diffId !== wanted) throw new Refused(`the uncompressed layer has the digest ${diffId}, its image's config says ${wanted}`)
 }
 
 const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
@@ -66,9 +71,7 @@ const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
     }
     tar.end()
     const diffId = `${algorithm}:${hash.digest("hex")}`
-    if (job.diffId !== undefined && diffId !== job.diffId) {
-      throw new Refused(`the uncompressed layer has the digest ${diffId}, its image's config says ${job.diffId}`)
-    }
+    if (job.diffId !== undefined) checkDiffId(diffId, job.diffId)
     const { unset } = apply.finish()
     return { diffId, entries: tar.entries, size: tar.size, unset }
   } catch (error) {
@@ -78,8 +81,11 @@ const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
 }
 
 const assemble = (job: MergeJob, control: Control): Answers["merge"] => {
+  const { hold, into, link, owners } = job
+  const calls = syscalls(job.native)
+  const stop = stopOf(control)
   const { unset } = merge(job.root, job.layers, {
-    link: job.link, hold: job.hold, syscalls: syscalls(job.native), stop: stopOf(control)
+    link, hold, owners, syscalls: calls, stop, inspect: into === undefined ? undefined : (assembly) => flatten(assembly, into, { syscalls: calls, owners, stop })
   })
   return { unset }
 }
@@ -153,13 +159,16 @@ const inflateArchive = async (job: InflateJob, control: Control): Promise<Answer
   let tail = 0
   // What is no archive, and what inflates without end after one, is noticed here and not when the disk is full.
   const tar = new TarReader({ entry: () => {}, data: () => {}, end: () => {} })
+  const algorithm = job.diffId?.startsWith("sha512:") ? "sha512" : "sha256"
+  const hash = createHash(algorithm)
   const inflate = inflater((bytes) => {
     stop()
     if (tar.ended) tail += bytes.byteLength
-    if (tail > tailCap) throw new Refused(`more than ${tailCap} bytes follow the end of the archive`)
+    if (tail > tailCap && job.diffId === undefined) throw new Refused(`more than ${tailCap} bytes follow the end of the archive`)
     if (size + bytes.byteLength > job.limit) throw new Refused(`it inflates to more than ${job.limit} bytes`)
     tar.write(bytes)
-    for (let at = 0; at < bytes.byteLength;) at += writeSync(job.into, bytes, at, bytes.byteLength - at, size + at)
+    if (job.diffId !== undefined) hash.update(bytes)
+    for (let at = 0; job.into !== undefined && at < bytes.byteLength;) at += writeSync(job.into, bytes, at, bytes.byteLength - at, size + at)
     size += bytes.byteLength
   }, { native: job.native })
   try {
@@ -176,6 +185,7 @@ const inflateArchive = async (job: InflateJob, control: Control): Promise<Answer
   } finally {
     inflate.close()
   }
+  if (job.diffId !== undefined) checkDiffId(`${algorithm}:${hash.digest("hex")}`, job.diffId)
   return { size }
 }
 

@@ -1,6 +1,7 @@
 import { Effect } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import * as Cli from "./Cli.ts"
+import * as RootFs from "./RootFsFlags.ts"
 import { version } from "./version.ts"
 
 const verbs = Effect.promise(() => import("./GraphCommand.ts"))
@@ -154,7 +155,18 @@ const history = Command.make("history", {
   Command.withDescription("Show how an image was made, newest step first; for schema1 and v1 images with the image of each step"),
   Command.withExamples([{ command: "graph history debian:7", description: "Each step, when, and how many bytes it added" }]))
 
+const rootfs = Command.make("rootfs", {
+  store: Cli.store, image, ...RootFs.flags,
+  target: Argument.String("target").pipe(Argument.withDescription("A new or empty folder, or tar:FILE or tar:- for one tar archive of it with all owners, devices and attributes, whoever writes it"))
+}, (flags) => Effect.flatMap(Effect.promise(() => import("./RootFsCommand.ts")), ({ rootfs }) => rootfs(flags))).pipe(
+  Command.withDescription("Write an image's root file system, without a registry"),
+  Command.withExamples([
+    { command: "graph rootfs debian:12 ./root", description: "To a folder" },
+    { command: "graph rootfs debian:12 tar:- | ssh host tar -x -C /srv/root --xattrs", description: "As one archive, to another machine" },
+    { command: "graph rootfs --link hardlink debian:12 ./look", description: "At once and for reading only: its files are the store's" }
+  ]))
+
 Cli.main(Command.make("graph").pipe(
   Command.withDescription("Look at and change the local image graph."),
-  Command.withSubcommands([ls, tree, show, history, tag, rm, load, save, set, check, gc, du, log, files, cat, diff])
+  Command.withSubcommands([ls, tree, show, history, files, cat, diff, tag, rm, load, save, rootfs, set, check, gc, du, log])
 ), version)

@@ -1,6 +1,7 @@
 import { Effect } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import * as Cli from "./Cli.ts"
+import * as RootFs from "./RootFsFlags.ts"
 import { version } from "./version.ts"
 
 const command = Command.make("pull", {
@@ -13,9 +14,8 @@ const command = Command.make("pull", {
     Flag.filter((jobs) => jobs >= 1 && jobs <= 64, () => "1 to 64")),
   rootfs: Cli.folder("rootfs").pipe(Flag.withDescription("Write the image's root file system to a new or empty folder"), Flag.optional),
   unpack: Flag.Boolean("unpack").pipe(Flag.withDescription("Unpack the layers into the store (default: yes, unless --rootfs is given)"), Flag.optional),
-  link: Flag.Literals("link", ["auto", "reflink", "copy"]).pipe(
-    Flag.withDescription("How files of stored layers get into the root file system (default: auto, reflink where possible, else copy)"), Flag.withDefault("auto")),
-  outputs: Flag.String("output").pipe(Flag.withDescription("Also write the image: oci:DIR, oci-archive:FILE or docker-archive:FILE (may be repeated)"), Flag.withMetavar("KIND:PATH"), Flag.atLeast(0)),
+  ...RootFs.flags,
+  outputs: Flag.String("output").pipe(Flag.withDescription("Also write the image: oci:DIR, oci-archive:FILE, docker-archive:FILE; tar:FILE or tar:- is its root file system as one tar archive (may be repeated)"), Flag.withMetavar("KIND:PATH"), Flag.atLeast(0)),
   insecure: Flag.String("insecure").pipe(Flag.withDescription("A host[:port] that may be asked over plain HTTP (may be repeated)"), Flag.withMetavar("HOST"), Flag.atLeast(0)),
   trustKeys: Flag.String("trust-key").pipe(
     Flag.withDescription("A public key (PEM or JWK) of which one must have signed a schema1 manifest (may be repeated; default: any key, whose signature must verify)"),
