@@ -7,6 +7,7 @@ import * as ImageConfig from "./image/ImageConfig.ts"
 import * as Manifest from "./image/Manifest.ts"
 import * as Platform from "./image/Platform.ts"
 import * as Reference from "./image/Reference.ts"
+import * as Origin from "./Origin.ts"
 import { LayerState } from "./progress/PullEvent.ts"
 import { Registry, type Repository } from "./registry/Registry.ts"
 import * as Schema1Plan from "./Schema1Plan.ts"
@@ -38,11 +39,15 @@ export const PlannedCandidate = Schema.Struct({ digest: Digest, platform: Schema
 export class PullPlan extends Schema.Class<PullPlan>("PullPlan")({
   /** The normalised reference. */
   reference: Schema.String,
-  repository: Schema.Struct({ domain: Schema.String, path: Schema.String }),
+  repository: Schema.Struct({
+    domain: Schema.String, path: Schema.String, pinned: Schema.optionalKey(Schema.Boolean),
+    foreign: Schema.optionalKey(Schema.Record(Schema.String, Schema.Array(Schema.String)))
+  }),
   /** The tag or digest to record; a digest wins over a tag beside it. */
   name: Schema.String,
   /** Who answered (`https://host:port`), or `store` when a digest was there already. */
   endpoint: Schema.String,
+  ...Origin.fields,
   /** What the reference points at: an index or a manifest. */
   target: Descriptor,
   /** The platform that was asked for, or the host's, and the image's own. */
@@ -149,9 +154,10 @@ export const states = Effect.fnUntraced(function*(layers: ReadonlyArray<{ readon
 export const make = Effect.fn("PullPlan.make")(function*(text: string, options: { readonly platform?: string } = {}) {
   const reference = yield* Effect.fromResult(Reference.parse(text))
   const wanted = yield* Effect.fromResult(Platform.parse(options.platform ?? (yield* DefaultPlatform)))
-  const repository: Repository = { domain: reference.domain, path: reference.path }
+  const repository: Repository = { domain: reference.domain, path: reference.path, ...(reference.digest === undefined ? {} : { pinned: true }) }
   const printed = Reference.print(reference)
   const answer = yield* target(repository, reference)
+  const origin = yield* Origin.of(repository, answer)
   const documents: Array<PlannedDocument> = []
   const candidates: Array<Judged> = []
   const seen = new Set<Digest>()
@@ -163,7 +169,7 @@ export const make = Effect.fn("PullPlan.make")(function*(text: string, options: 
       ...(context.descriptor === undefined ? {} : { descriptor: context.descriptor })
     }))
   if (Schema1Plan.isSchema1(answer.raw, answer.contentType)) {
-    return yield* Schema1Plan.make(answer, { reference, printed, wanted, strict: options.platform !== undefined })
+    return yield* Schema1Plan.make(answer, { reference, printed, origin, wanted, strict: options.platform !== undefined })
   }
   const first = yield* decode(answer.raw, answer)
   const targetDescriptor = new Descriptor({ mediaType: first.mediaType, digest: answer.digest, size: answer.raw.byteLength })
@@ -235,8 +241,9 @@ export const make = Effect.fn("PullPlan.make")(function*(text: string, options: 
     const diffId = diffIds[index]
     return diffId === undefined ? [] : [{ blob: new Descriptor({ mediaType: blob.mediaType, digest: blob.digest, size: blob.size }), diffId }]
   }))
+  const foreign = Object.fromEntries(manifest.layers.flatMap(({ digest, urls }) => urls === undefined || urls.length === 0 ? [] : [[digest, urls]]))
   return new PullPlan({
-    reference: printed, repository, name: reference.digest ?? reference.tag ?? "latest", endpoint: answer.endpoint,
+    reference: printed, repository: Object.keys(foreign).length === 0 ? repository : { ...repository, foreign }, name: reference.digest ?? reference.tag ?? "latest", endpoint: answer.endpoint, ...origin,
     target: targetDescriptor, wanted: Platform.print(wanted), platform: Platform.print(config.platform), fits,
     candidates: candidates.map(({ lost, ...candidate }) => lost === undefined ? candidate : { ...candidate, lost }),
     kind: manifest.mediaType.startsWith("application/vnd.oci.") ? "oci" : "schema2",

@@ -4,6 +4,7 @@ import { Control } from "./layer/Control.ts"
 import { Workers } from "./layer/Workers.ts"
 import { Layers, perform } from "./Layers.ts"
 import { Pools } from "./Pools.ts"
+import * as Configuration from "./registry/config/Load.ts"
 import { Credentials } from "./registry/Credentials.ts"
 import { Registry } from "./registry/Registry.ts"
 import { Transport } from "./registry/Transport.ts"
@@ -35,9 +36,10 @@ const withWorkers = (store: ReturnType<typeof Store.layer>) => {
   return store.pipe(Layer.provide(Layer.merge(remover, hasher)))
 }
 
-/** The whole: a store, a registry client, the workers, and what shares their work. Needs a FileSystem for the credentials file. */
+/** The whole: a store, a registry client, the workers, and what shares their work. Needs a FileSystem for credentials and configuration. */
 export const layer = (options: TowlineOptions) => {
-  const registry = Layer.merge(Registry.layer, V1Registry.layer).pipe(Layer.provide(Layer.mergeAll(Transport.layer, Credentials.layer)))
+  const registry = Layer.merge(Registry.layer, V1Registry.layer).pipe(
+    Layer.provide(Layer.mergeAll(Transport.layer, Credentials.layer)), Layer.provide(Configuration.layer))
   const base = Layer.mergeAll(layerStore(options), registry).pipe(Layer.provideMerge(Workers.layer))
   return Layer.mergeAll(Layers.layer, Pools.layer).pipe(Layer.provideMerge(Download.Downloads.layer), Layer.provideMerge(base))
 }

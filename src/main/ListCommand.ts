@@ -12,6 +12,7 @@ interface Flags {
 
 interface LsFlags extends Flags {
   readonly names: ReadonlyArray<string>
+  readonly all: boolean
   readonly untagged: Option.Option<boolean>
   readonly platform: Option.Option<string>
   readonly labels: ReadonlyArray<string>
@@ -34,7 +35,7 @@ const ago = (now: number, since: number): string => {
 export const ls = Effect.fnUntraced(function*(flags: LsFlags) {
   const now = yield* Clock.currentTimeMillis
   const filter: Filter = {
-    names: flags.names, labels: flags.labels,
+    names: flags.names, labels: flags.labels, all: flags.all,
     ...Option.isSome(flags.untagged) && { untagged: flags.untagged.value }, ...Option.isSome(flags.platform) && { platform: flags.platform.value },
     ...Option.isSome(flags.newer) && { since: now - Duration.toMillis(flags.newer.value) },
     ...Option.isSome(flags.older) && { before: now - Duration.toMillis(flags.older.value) }

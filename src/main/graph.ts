@@ -14,6 +14,7 @@ const lists = Effect.promise(() => import("./ListCommand.ts"))
 const ls = Command.make("ls", {
   ...flags,
   names: Argument.String("name").pipe(Argument.withDescription("Only these: name, name:tag, or a pattern with * and ? (default: all)"), Argument.variadic({ min: 0 })),
+  all: Flag.Boolean("all").pipe(Flag.withAlias("a"), Flag.withDescription("Also images without a tag that only others stand on, as the steps of old images do"), Flag.withoutNegation, Flag.withDefault(false)),
   untagged: Flag.Boolean("untagged").pipe(Flag.withDescription("Only images without a tag; --no-untagged: only tags"), Flag.optional),
   platform: Flag.String("platform").pipe(Flag.withDescription("Only images for os/arch[/variant]"), Flag.withMetavar("OS/ARCH"), Flag.optional),
   labels: Flag.String("label").pipe(Flag.withDescription("Only images with this label (may be repeated)"), Flag.withMetavar("KEY[=VALUE]"), Flag.atLeast(0)),

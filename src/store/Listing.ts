@@ -9,6 +9,8 @@ type Shape = Home["Service"]
 
 /** Which images are asked for; all that is given must hold. */
 export interface Filter {
+  /** Also images that only others stand on (of kinds schema1 and v1). Default: no. */
+  readonly all?: boolean
   /** A name (`debian`, `debian:12`) or a pattern with `*` and `?` over whole names. */
   readonly names?: ReadonlyArray<string>
   /** Images without a tag alone (true), or those with one alone. */
@@ -110,7 +112,7 @@ const fits = (config: Uint8Array, labels: ReadonlyArray<string>): boolean => {
 const list = Effect.fn("Listing.list")(function*(home: Shape, filter: Filter) {
   const { db } = home
   const { sql } = db
-  const { before, labels = [], names = [], platform, since, untagged } = filter
+  const { all = false, before, labels = [], names = [], platform, since, untagged } = filter
   const wanted = names.length === 0 ? sql`1` : sql.or(names.map((name) => condition(home, name)))
   const asked = [
     ...platform === undefined ? [] : [sql`(i.platform = ${platform} OR i.platform GLOB ${`${glob(platform)}/*`})`],
@@ -118,7 +120,8 @@ const list = Effect.fn("Listing.list")(function*(home: Shape, filter: Filter) {
   ]
   const tagged = sql`SELECT s.name, s.reference, s.image AS id, s.manifest, s.target, s.since FROM tags s WHERE ${wanted}`
   const nameless = sql`SELECT NULL AS name, NULL AS reference, i.id, i.manifest, i.manifest AS target, i.since FROM images i
-    WHERE NOT EXISTS (SELECT 1 FROM tags WHERE image = i.id)`
+    WHERE NOT EXISTS (SELECT 1 FROM tags WHERE image = i.id)
+      AND ${all ? sql`1` : sql`NOT EXISTS (SELECT 1 FROM images above WHERE above.parent = i.id)`}`
   const shown = untagged === true ? nameless : untagged === false || names.length > 0 ? tagged : sql`${tagged} UNION ALL ${nameless}`
   const rows = yield* db.rows(Row, sql`SELECT s.*, i.kind, i.platform, i.created, ${labels.length > 0 ? sql`i.config` : sql`NULL AS config`}
     FROM (${shown}) s JOIN images i ON i.id = s.id WHERE ${sql.and([sql`1`, ...asked])} ORDER BY s.name IS NULL, s.name, s.reference, s.id`)
