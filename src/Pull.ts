@@ -87,7 +87,7 @@ const pullAlone = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: st
   if (options.rootfs !== undefined) yield* RootFs.vacant(options.rootfs)
   const reference = yield* Effect.fromResult(Reference.parse(text))
   yield* Notices.heard(hub, text)
-  const planned = PullPlan.make(text, options).pipe(warmed(text))
+  const planned = PullPlan.make(text, options).pipe(Effect.provideService(PullPlan.Keep, true), warmed(text))
   const run = (plan: Effect.Success<typeof planned>) => plan.kind === "schema1" ? OldPull.schema1(hub, plan, options) : execute(hub, plan, options)
   const v1 = (index: V1Index) => V1Pull.pull(hub, text, options, index)
   if ((yield* Policy.Protocol) === "docker-1.9") return yield* Fallback.historical(reference, { v2: Effect.flatMap(planned, run), v1 })

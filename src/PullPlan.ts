@@ -12,6 +12,7 @@ import { LayerState } from "./progress/PullEvent.ts"
 import { Registry, type Repository } from "./registry/Registry.ts"
 import * as Schema1Plan from "./Schema1Plan.ts"
 import { BlobStore } from "./store/BlobStore.ts"
+import * as Disk from "./store/Disk.ts"
 import { LayerStore } from "./store/LayerStore.ts"
 
 /** Manifests, indexes and configs are held whole, up to 4 MiB. */
@@ -96,9 +97,32 @@ const document = Effect.fnUntraced(function*(repository: Repository, descriptor:
   return { raw: answer.raw, contentType: answer.contentType }
 })
 
-/** The config's bytes: from the store, else from the registry. */
-const configOf = Effect.fnUntraced(function*(repository: Repository, config: Descriptor) {
-  return (yield* stored(config)) ?? (yield* Download.small(repository, config, documentCap, digestAs(config.digest)))
+/**
+ * Whether a config that is fetched goes into the store at once, so that of several processes one fetches it and the others
+ * wait: a pull's way. A plan alone writes nothing.
+ */
+export const Keep = Context.Reference<boolean>("PullPlan/Keep", { defaultValue: () => false })
+
+/** The config's bytes: from the store, else from the registry. They are kept (see `Keep`) if `isGood`. */
+const configOf = Effect.fnUntraced(function*(repository: Repository, config: Descriptor, isGood: (raw: Uint8Array) => boolean) {
+  const there = yield* stored(config)
+  if (there !== undefined) return there
+  const fetched = Download.small(repository, config, documentCap, digestAs(config.digest))
+  if (!(yield* Keep) || config.size > documentCap) return yield* fetched
+  const blobs = yield* BlobStore
+  const raw = yield* Effect.scoped(Effect.gen(function*() {
+    const coming = yield* blobs.ingest(config)
+    if (coming.present) return undefined
+    const raw = yield* fetched
+    if (!isGood(raw)) return raw
+    yield* Disk.attempt(() => {
+      if (coming.offset > 0) coming.restart()
+      coming.append(raw)
+    })
+    yield* coming.commit
+    return raw
+  }))
+  return raw ?? (yield* stored(config)) ?? (yield* fetched)
 })
 
 /** What the reference itself leads to: a digest that is in the store needs no request. */
@@ -156,7 +180,9 @@ export const make = Effect.fn("PullPlan.make")(function*(text: string, options: 
     documents.push(new PlannedDocument({ descriptor, raw }))
     if (doc._tag === "Image") {
       const manifest = yield* Effect.fromResult(Manifest.checkImage(doc))
-      const configRaw = yield* configOf(repository, manifest.config)
+      const configRaw = yield* configOf(repository, manifest.config, (raw) => Result.match(
+        Result.flatMap(ImageConfig.decode(raw), (config) => ImageConfig.fits(config, manifest)),
+        { onFailure: () => false, onSuccess: ({ platform }) => Platform.distance(wanted, platform) !== undefined }))
       const config = yield* Effect.fromResult(Result.flatMap(ImageConfig.decode(configRaw), (config) => ImageConfig.fits(config, manifest)))
       return Option.some({ manifest, descriptor, config, configRaw })
     }

@@ -3,6 +3,7 @@ import { Digest } from "../image/Digest.ts"
 import * as Reference from "../image/Reference.ts"
 import type { StoreError } from "./Disk.ts"
 import { Home } from "./Home.ts"
+import { imageUsage } from "./upkeep/Usage.ts"
 
 type Shape = Home["Service"]
 
@@ -64,7 +65,19 @@ const sizesOf = Effect.fnUntraced(function*({ db }: Shape, id: string) {
       CAST((SELECT total(size) FROM (SELECT DISTINCT digest, size FROM laid)) AS INTEGER) AS layers,
       CAST((SELECT total(size) FROM (SELECT DISTINCT digest, size FROM laid WHERE NOT EXISTS (
         SELECT 1 FROM manifest_blobs q JOIN manifests n ON n.digest = q.manifest WHERE q.diff_id = laid.digest AND n.image <> ${id}))) AS INTEGER) AS unique_layers`)
-  return row ?? { blobs: 0, layers: 0, unique_blobs: 0, unique_layers: 0 }
+  const { blobs, layers, unique_blobs, unique_layers } = row ?? { blobs: 0, layers: 0, unique_blobs: 0, unique_layers: 0 }
+  const unique = unique_blobs + unique_layers
+  return { blobs, layers, unique, shared: blobs + layers - unique }
+})
+
+/** From so many images on it is quicker to look at all there are. */
+const few = 300
+
+const sizesOfAll = Effect.fnUntraced(function*(home: Shape, ids: ReadonlySet<string>) {
+  if (ids.size > few) return new Map((yield* imageUsage(home)).map((usage) => [usage.id, usage]))
+  const sizes = new Map<string, Effect.Success<ReturnType<typeof sizesOf>>>()
+  for (const id of ids) sizes.set(id, yield* sizesOf(home, id))
+  return sizes
 })
 
 /** `text` as SQLite's GLOB has it, where `[` is no special character for us. */
@@ -113,14 +126,12 @@ const list = Effect.fn("Listing.list")(function*(home: Shape, filter: Filter) {
   const rows = yield* db.rows(Row, sql`SELECT s.*, i.kind, i.platform, i.created, ${labels.length > 0 ? sql`i.config` : sql`NULL AS config`}
     FROM (${shown}) s JOIN images i ON i.id = s.id WHERE ${sql.and([sql`1`, ...asked])} ORDER BY s.name IS NULL, s.name, s.reference, s.id`)
   const found = labels.length === 0 ? rows : rows.filter(({ config }) => config !== null && fits(config, labels))
-  const sizes = new Map<string, typeof Sizes.Type>()
-  for (const { id } of found) if (!sizes.has(id)) sizes.set(id, yield* sizesOf(home, id))
+  const sizes = yield* sizesOfAll(home, new Set(found.map(({ id }) => id)))
   return found.map(({ created, id, kind, manifest, name, platform, reference, since, target }): Entry => {
-    const { blobs, layers, unique_blobs, unique_layers } = sizes.get(id) ?? { blobs: 0, layers: 0, unique_blobs: 0, unique_layers: 0 }
-    const unique = unique_blobs + unique_layers
+    const { blobs, layers, shared, unique } = sizes.get(id) ?? { blobs: 0, layers: 0, unique: 0, shared: 0 }
     return {
       name: name ?? undefined, reference: reference ?? undefined, id, kind, manifest, target, platform, created: created ?? undefined, since,
-      blobs, layers, unique, shared: blobs + layers - unique
+      blobs, layers, unique, shared
     }
   })
 })
