@@ -79,14 +79,14 @@ suite(Layer.empty, { excludeTestServices: true })("Pull of schema1", (it) => {
 
   it.effect("refuses what is not signed so, and stores nothing; docker 1.9 did not look", () => setting(Effect.fnUntraced(function*(registry, folder) {
     const flipped = changed(signed, (text) => text.replace(/"signature": "(.)/, (_, first: string) => `"signature": "${first === "A" ? "B" : "A"}`))
-    const outer = changed(signed, (text) => text.replace(`"architecture": "amd64"`, `"architecture": "arm64"`))
-    registry.put("app", "1", flipped).put("app", "outer", outer)
+    const outer = changed(signed, (text) => text.replace(`,\n   "signatures"`, `,\n   "architecture": "arm64",\n   "signatures"`))
+    registry.put("app", "1", flipped).put("other", "1", outer)
     const [tag, rule, reason] = yield* failure(registry)
     assert.deepStrictEqual([tag, rule], ["Schema1Refused", "signature"])
     assert.match(reason, /signature 1 of 2 does not verify/)
-    assert.deepStrictEqual((yield* failure(registry, "app:outer")).slice(0, 2), ["Schema1Refused", "outer-differs"])
+    assert.deepStrictEqual((yield* failure(registry, "other:1")).slice(0, 2), ["Schema1Refused", "outer-differs"])
     yield* empty(folder)
-    for (const name of ["app:1", "app:outer"]) {
+    for (const name of ["app:1", "other:1"]) {
       const historical = yield* pulled(registry, name).pipe(Effect.provideService(Policy.Protocol, "docker-1.9"))
       assert.strictEqual(historical.id, strongIds[2])
     }
