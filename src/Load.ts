@@ -19,8 +19,9 @@ import * as Reference from "./image/Reference.ts"
 import { Control } from "./layer/Control.ts"
 import type { Unset } from "./layer/Job.ts"
 import { Layers, Native, perform } from "./Layers.ts"
-import type { Hub } from "./progress/Hub.ts"
-import type { PullEvent } from "./progress/PullEvent.ts"
+import { Pools } from "./Pools.ts"
+import { Hub } from "./progress/Hub.ts"
+import { keyOf, type LayerEvent, type PullEvent } from "./progress/PullEvent.ts"
 import * as PullPlan from "./PullPlan.ts"
 import * as Register from "./Register.ts"
 import { Registry } from "./registry/Registry.ts"
@@ -261,13 +262,18 @@ const registerOld = Effect.fnUntraced(function*(hub: Hub<PullEvent>, { id, json,
   const key = ImageId.ImageId.make(id)
   const event = { reference: id, layer: key }
   hub.publish({ _tag: "planned", reference: id, total: layer.size, missing: layer.size, layers: [{ layer: key, size: layer.size, state: "missing", image: { id: key, known: false } }] })
-  let bytes = 0
-  const tar = Stream.mapArray(layer.stream(), (pieces) => {
-    for (const piece of pieces) bytes += piece.byteLength
-    hub.publish({ _tag: "downloading", ...event, bytes, total: layer.size })
-    return pieces
+  const events = new Hub<LayerEvent>(keyOf)
+  yield* events.observe((event) => hub.publish({ ...event, reference: id }))
+  // Loads of one image at once read its layer once (1.9's pool key).
+  const received = (yield* Pools).archived.hold({ text: `layer:${id}`, settings: Buffer.from(json).toString("latin1") }, events, (events) => {
+    let bytes = 0
+    return Register.receive(id, Register.from(Stream.mapArray(layer.stream(), (pieces) => {
+      for (const piece of pieces) bytes += piece.byteLength
+      events.publish({ _tag: "downloading", layer: key, bytes, total: layer.size })
+      return pieces
+    })))
   })
-  const { added, node, unset } = yield* Register.register({ id, kind: "v1", parent, json }, Register.from(tar))
+  const { added, node, unset } = yield* Register.registerWith({ id, kind: "v1", parent, json }, received)
   hub.publish({ _tag: added ? "committed" : "exists", ...event })
   const warning = unset === undefined ? undefined : unsetSentence([unset])
   if (warning !== undefined) hub.publish({ _tag: "warning", reference: id, message: warning })

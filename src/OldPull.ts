@@ -35,7 +35,7 @@ export interface Outcome {
 /** What follows once an image of the old graph is registered: its root file system, if one is asked for, and the last events. */
 export const finish = Effect.fnUntraced(function*(hub: Hub<PullEvent>, options: PullOptions, { changed, image, reference, repository, target, unsets }: Outcome) {
   const layers = image.layers.map((layer) => ({ ...layer, repository }))
-  const root = options.rootfs === undefined ? undefined : yield* RootFs.assemble(layers, options.rootfs, options.link ?? "auto")
+  const root = options.rootfs === undefined ? undefined : yield* RootFs.assemble(layers, options.rootfs, options.link ?? "auto", options.owners)
   if (root !== undefined) {
     if ((yield* Durability) === "safe") yield* (yield* LayerStore).sync(root.path)
     yield* root.publish

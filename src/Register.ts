@@ -68,6 +68,9 @@ export interface Top {
   readonly origin?: { readonly repository: string; readonly endpoint: string }
 }
 
+/** What receiving a layer gives: it in the store, and what of it could not be set on this host. No bytes are no layer. */
+export type Received = { readonly layer: OwnLayer; readonly unset: Unset } | undefined
+
 /** Fills a receipt with a layer's bytes; it may start again from the first one. */
 export type Fill<E, R> = (receipt: Receipt) => Effect.Effect<void, E, R>
 
@@ -225,13 +228,18 @@ export const parentOf = (id: string, json: Uint8Array): Effect.Effect<string | u
  * leased until the scope closes. Gives what could not be set on this host, too.
  */
 export const register = Effect.fn("Register.register")(function*<E = never, R = never>(image: OldImage, fill?: Fill<E, R>) {
+  return yield* registerWith(image, fill === undefined ? Effect.succeed<Received>(undefined) : receive(image.id, fill))
+})
+
+/** The same with a layer that is received in some other way, which is only run where it is wanted. */
+export const registerWith = Effect.fn("Register.registerWith")(function*<E, R>(image: OldImage, layer: Effect.Effect<Received, E, R>) {
   yield* checkId(image.id)
   const graph = yield* Graph
   const there = yield* graph.node(image.id)
   if (Option.isSome(there)) return { node: there.value, added: false, unset: undefined as Unset | undefined }
   // Before the layer is read: what cannot be registered in the end is not worth its bytes, and would leave them.
   yield* formsOf([{ ...image, layer: undefined }], undefined)
-  const received = fill === undefined ? undefined : yield* receive(image.id, fill)
+  const received = yield* layer
   yield* enroll([{ ...image, layer: received?.layer }])
   const node = yield* graph.node(image.id)
   if (Option.isNone(node)) return yield* taken(image.id)

@@ -14,6 +14,7 @@ import * as StrongId from "../../src/image/v1/StrongId.ts"
 import * as V1Image from "../../src/image/v1/V1Image.ts"
 import { Workers } from "../../src/layer/Workers.ts"
 import * as Load from "../../src/Load.ts"
+import { Pools } from "../../src/Pools.ts"
 import { Hub } from "../../src/progress/Hub.ts"
 import { keyOf, type PullEvent } from "../../src/progress/PullEvent.ts"
 import * as Register from "../../src/Register.ts"
@@ -233,7 +234,7 @@ const foreign = /json: |invalid character|unexpected end of JSON|unexpected EOF|
 const errorOf = (expected: unknown, found: unknown): unknown =>
   typeof expected === "string" && typeof found === "string" && foreign.test(expected) ? expected : found ?? null
 
-const services = (store: string) => Towline.layerStore({ store }).pipe(
+const services = (store: string) => Layer.merge(Pools.layer, Towline.layerStore({ store })).pipe(
   Layer.provideMerge(Workers.layer), Layer.provideMerge(Layer.mergeAll(NodeServices.layer, Layer.succeed(Durability, "fast"))))
 
 /** Scenarios on an empty store: each step through what the commands use, its result beside the one expected. */

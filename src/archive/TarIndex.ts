@@ -1,7 +1,6 @@
 import type { Entry } from "../layer/tar/Entry.ts"
 import { Refused } from "../layer/Fault.ts"
-import { defaultLimits, type Limits } from "../layer/Limits.ts"
-import { TarReader } from "../layer/tar/Tar.ts"
+import { TarReader, type TarLimits } from "../layer/tar/Tar.ts"
 import { readSync } from "node:fs"
 import { ArchiveFile } from "./ArchiveFile.ts"
 import { ArchiveRefused } from "./Fault.ts"
@@ -11,8 +10,8 @@ import { type Name, partsOf, textOf, type Tree } from "./Tree.ts"
  * What an image archive may hold: 100,000 entries, 1 MiB an extended header, names and link targets of 4095 bytes, 16 MiB of
  * them in all, 32 folders deep; any size.
  */
-export const limits: Limits & { readonly names: number } = {
-  ...defaultLimits, entries: 100_000, bytes: Number.MAX_SAFE_INTEGER, record: 2 ** 20, path: 4095, names: 2 ** 24, depth: 32
+export const limits: TarLimits & { readonly names: number } = {
+  entries: 100_000, bytes: Number.MAX_SAFE_INTEGER, record: 2 ** 20, path: 4095, names: 2 ** 24, depth: 32
 }
 
 /** Links are followed so often, as the kernel does. */
@@ -49,7 +48,7 @@ export class TarIndex implements Tree {
     this.archive = archive
     this.fd = fd
     this.size = size
-    this.reader = new TarReader({ entry: (entry) => { this.entry = entry }, data: () => {}, end: () => {} }, limits)
+    this.reader = new TarReader({ entry: (entry) => { this.entry = entry }, data: () => {}, end: () => {} }, { ...limits, depth: limits.path })
   }
 
   /** Reads `count` blocks more; true once the archive has ended. */

@@ -8,19 +8,22 @@ import { keyOf, type PullEvent } from "../progress/PullEvent.ts"
 import * as Policy from "../Policy.ts"
 import * as Pull from "../Pull.ts"
 import * as Jws from "../registry/Jws.ts"
-import { RegistryOptions } from "../registry/Endpoint.ts"
 import { statusOf } from "../registry/Errors.ts"
 import type { Link } from "../RootFs.ts"
+import * as RootTar from "../RootTar.ts"
 import * as Save from "../Save.ts"
 import * as Tags from "../Tags.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
 import { keys } from "./Keys.ts"
+import * as Network from "./Network.ts"
+import type { NetworkFlags } from "./NetworkFlags.ts"
 import * as Progress from "./Progress.ts"
+import { type MapFlags, owners, sendable } from "./RootFsFlags.ts"
 import * as Run from "./Run.ts"
 
 /** What the command line of `pull` says. */
-export interface PullFlags {
+export interface PullFlags extends MapFlags, NetworkFlags {
   readonly references: ReadonlyArray<string>
   readonly store: string
   readonly allTags: boolean
@@ -32,7 +35,6 @@ export interface PullFlags {
   readonly unpack: Option.Option<boolean>
   readonly link: Link
   readonly outputs: ReadonlyArray<string>
-  readonly insecure: ReadonlyArray<string>
   readonly durability: "safe" | "fast"
   readonly progress: Progress.Kind
   readonly quiet: boolean
@@ -43,18 +45,23 @@ export interface PullFlags {
 interface Outputs {
   readonly layouts: ReadonlyArray<string>
   readonly archives: ReadonlyArray<{ readonly format: Save.Format; readonly file: string }>
+  /** Files for the root file system as a tar archive; `-` is stdout. */
+  readonly roots: ReadonlyArray<string>
 }
 
 const outputsOf = Effect.fnUntraced(function*(flags: PullFlags): Effect.fn.Return<Outputs, Cli.UsageError> {
   const layouts: Array<string> = []
   const archives: Array<Outputs["archives"][number]> = []
+  const roots: Array<string> = []
   for (const output of flags.outputs) {
-    const [, kind, path] = /^(oci|oci-archive|docker-archive):(.+)$/s.exec(output) ?? []
-    if (path === undefined) return yield* new Cli.UsageError({ problem: `--output ${output} is not of the form oci:DIR, oci-archive:FILE or docker-archive:FILE` })
+    const [, kind, path] = /^(oci|oci-archive|docker-archive|tar):(.+)$/s.exec(output) ?? []
+    if (path === undefined) return yield* new Cli.UsageError({ problem: `--output ${output} is not of the form oci:DIR, oci-archive:FILE, docker-archive:FILE or tar:FILE` })
     if (kind === "oci") layouts.push(path)
+    else if (kind === "tar") roots.push(path)
     else archives.push({ format: kind === "oci-archive" ? kind : "docker-archive", file: path })
   }
-  return { layouts, archives }
+  if (roots.includes("-")) yield* sendable
+  return { layouts, archives, roots }
 })
 
 const resultOf = (image: Pull.PulledImage) => ({
@@ -99,11 +106,17 @@ const targetsOf = Effect.fnUntraced(function*(flags: PullFlags, hub: Hub<PullEve
 /** Pulls every reference; all are tried, and the first failure's exit code is given. */
 export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
   const outputs = yield* outputsOf(flags)
-  if (Option.isSome(flags.rootfs) && flags.references.length > 1) {
-    return yield* new Cli.UsageError({ problem: "--rootfs takes one reference at a time" })
+  const single = Option.isSome(flags.rootfs) ? "--rootfs" : outputs.roots.length > 0 ? "--output tar:" : undefined
+  const map = owners(flags)
+  if (single !== undefined && flags.references.length > 1) return yield* new Cli.UsageError({ problem: `${single} takes one reference at a time` })
+  if (map !== undefined && single === undefined) {
+    return yield* new Cli.UsageError({ problem: "--uid-map and --gid-map act on root file systems: they need --rootfs or --output tar:" })
+  }
+  if (map !== undefined && Option.isSome(flags.rootfs) && flags.link === "hardlink") {
+    return yield* new Cli.UsageError({ problem: "owners cannot be mapped with --link hardlink, which would change the store" })
   }
   if (flags.allTags) {
-    if (Option.isSome(flags.rootfs)) return yield* new Cli.UsageError({ problem: "--rootfs takes one image, and --all-tags may be many" })
+    if (single !== undefined) return yield* new Cli.UsageError({ problem: `${single} takes one image, and --all-tags may be many` })
     for (const text of flags.references) {
       const { digest, tag } = yield* Effect.fromResult(Reference.parseNormalized(text))
       if (tag !== undefined || digest !== undefined) return yield* new Cli.UsageError({ problem: `${text}: tag can't be used with --all-tags/-a` })
@@ -112,7 +125,7 @@ export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
   const trusted = flags.trustKeys.length === 0 ? undefined : yield* keys(flags.trustKeys, Jws.trustKeyId)
   const hub = new Hub<PullEvent>(keyOf)
   const options: Pull.PullOptions = {
-    link: flags.link, blobs: flags.outputs.length > 0,
+    link: flags.link, blobs: outputs.layouts.length + outputs.archives.length > 0, ...map === undefined ? {} : { owners: map },
     ...(Option.isSome(flags.platform) ? { platform: flags.platform.value } : {}),
     ...(Option.isSome(flags.rootfs) ? { rootfs: flags.rootfs.value } : {}),
     ...(Option.isSome(flags.unpack) ? { unpack: flags.unpack.value } : {})
@@ -121,6 +134,7 @@ export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
   const one = Effect.fnUntraced(function*(reference: string) {
     const image = yield* Pull.pullWith(hub, reference, options)
     yield* Effect.forEach(outputs.layouts, (path) => turn.withPermits(1)(OciLayout.write(image, path, layoutName(image.reference, flags))), { discard: true })
+    for (const file of outputs.roots) yield* file === "-" ? RootTar.send(image.layers, 1, map) : RootTar.write(image.layers, file, map)
     return image
   })
   const attempt = ({ error, reference }: Target) =>
@@ -143,7 +157,7 @@ export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
   const settings = Layer.mergeAll(
     Layer.succeed(Concurrency, flags.jobs), Layer.succeed(Pull.Durability, flags.durability), Layer.succeed(Policy.TrustedKeys, trusted),
     Layer.succeed(Policy.Protocol, flags.docker19 ? "docker-1.9" : "safe"),
-    Layer.effect(RegistryOptions, Effect.map(RegistryOptions, (options) => ({ ...options, insecure: flags.insecure })))
+    Network.settings(flags)
   )
   const kind = flags.quiet ? "quiet" : flags.progress
   const shown = yield* Progress.show(kind, hub.stream).pipe(Effect.forkChild({ startImmediately: true }))
@@ -161,7 +175,8 @@ export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
   for (const { reference, result } of outcomes) {
     if (Result.isSuccess(result)) {
       const image = result.success
-      yield* Cli.print(flags.json ? JSON.stringify(resultOf(image)) : flags.quiet ? image.target.digest : `${image.reference} ${image.target.digest}`)
+      // What stdout gets then is the archive alone.
+      if (!outputs.roots.includes("-")) yield* Cli.print(flags.json ? JSON.stringify(resultOf(image)) : flags.quiet ? image.target.digest : `${image.reference} ${image.target.digest}`)
       continue
     }
     code = code === 0 ? Run.exitCode(result.failure) : code

@@ -105,8 +105,8 @@ export const pour = <E, R>(fd: number, path: string, bytes: Stream.Stream<Uint8A
     }))
   })
 
-/** Writes a file as its bytes come: durable, then visible, in place of a file that is there. Anything else there is an error. */
-export const write = <E, R>(path: string, bytes: Stream.Stream<Uint8Array, E, R>): Effect.Effect<void, E | Disk.StoreError, R> =>
+/** Makes a file of what `fill` writes to a draft beside it: durable, then visible, in place of a file that is there. Anything else there is an error. */
+export const replace = <E, R>(path: string, fill: (fd: number, draft: string) => Effect.Effect<void, E, R>): Effect.Effect<void, E | Disk.StoreError, R> =>
   Effect.andThen(
     Disk.call("write", path, () => {
       if (Disk.unlessAbsent(() => lstatSync(path).isFile()) === false) throw new Disk.StoreError({ operation: "write", path, detail: "what is there is no file; name another one" })
@@ -114,6 +114,10 @@ export const write = <E, R>(path: string, bytes: Stream.Stream<Uint8Array, E, R>
     renamed(path, (draft) => Effect.scoped(Effect.gen(function*() {
       yield* begin(draft)
       const fd = yield* Disk.open(draft, constants.O_WRONLY)
-      yield* pour(fd, draft, bytes)
+      yield* fill(fd, draft)
       yield* Disk.sync(fd, draft)
     }))))
+
+/** As `replace`, of bytes as they come. */
+export const write = <E, R>(path: string, bytes: Stream.Stream<Uint8Array, E, R>): Effect.Effect<void, E | Disk.StoreError, R> =>
+  replace(path, (fd, draft) => pour(fd, draft, bytes))

@@ -1,10 +1,12 @@
-import { closeSync, constants, fstatSync, lstatSync, mkdirSync, openSync, renameSync, rmdirSync } from "node:fs"
+import { closeSync, constants, fstatSync, lchownSync, lstatSync, mkdirSync, openSync, renameSync, rmdirSync } from "node:fs"
 import { Attributes, type Metadata, unknownMode } from "../apply/Attributes.ts"
 import { metadataOf, xattrsOf } from "./Copy.ts"
 import { Refused } from "../Fault.ts"
-import { FolderTree } from "./FolderTree.ts"
 import { entersAll, list } from "./LayerSource.ts"
+import { NameTree } from "./NameTree.ts"
+import { mapped, type OwnerMap } from "./Owners.ts"
 import type { Unset, UnsetCounts } from "../apply/Meta.ts"
+import { chmodItself } from "../tree/Mode.ts"
 import * as Name from "../tree/Name.ts"
 import { handleFlags } from "../tree/Handles.ts"
 import { removeTree } from "../tree/Remove.ts"
@@ -16,10 +18,15 @@ export interface AssemblyOptions {
   readonly hold: string
   readonly syscalls: Syscalls
   readonly stop: () => void
+  /** Who owns what; as the layers say unless told otherwise. */
+  readonly owners?: OwnerMap | undefined
+  /** To be looked at only: what is not on disk already is not set, but stays in `folders` and `records`. */
+  readonly recorded?: boolean | undefined
 }
 
 const deviceKinds = { char: constants.S_IFCHR, block: constants.S_IFBLK, fifo: constants.S_IFIFO }
 const refusals = new Set(["EPERM", "EACCES", "ENOTSUP", "EINVAL"])
+const capability = Buffer.from("security.capability")
 const unknownOwner = { uid: -1, gid: -1, cut: 0 }
 
 /**
@@ -41,7 +48,10 @@ export class Assembly {
     this.folders.set(place.name, this.implied)
   }
   private readonly options: AssemblyOptions
-  private readonly folders = new FolderTree()
+  /** What folders get in the end, without the extended attributes that they have already. */
+  readonly folders = new NameTree<Metadata>()
+  /** Devices that could not be made, and with `recorded` all that is not on disk. */
+  readonly records = new NameTree<Unset>()
   private readonly implied: Metadata
   private readonly privileged = process.geteuid?.() === 0
   private readonly unset = { owners: 0, devices: 0, xattrs: 0, times: 0 }
@@ -92,6 +102,7 @@ export class Assembly {
   remove(place: Place): void {
     this.root.forget(place.name)
     this.folders.delete(place.name)
+    this.records.delete(place.name)
     removeTree(place.path, { stop: this.options.stop })
   }
 
@@ -100,6 +111,7 @@ export class Assembly {
     const place = this.root.locate(name, this.makeImplied)
     this.keep(place.folder)
     if (lstatSync(place.path, { throwIfNoEntry: false }) !== undefined) this.remove(place)
+    else this.records.delete(place.name)
     return place
   }
 
@@ -125,16 +137,20 @@ export class Assembly {
   /** The folder `name`, made here, has all its children: it gets its metadata, at once if that is not in the way. */
   filled(name: Name.Name, metadata: Metadata): void {
     const open = this.entersAll || (metadata.mode & 0o700) === 0o700
-    if (open && this.folders.get(name) === undefined) this.settle(name, metadata)
+    if (open && this.options.recorded !== true && this.folders.get(name) === undefined) this.settle(name, metadata)
     else this.folders.set(name, metadata)
   }
 
-  /** Sets what could not be set when the layer was applied, as far as it can be here; what is not there any more is passed over. */
-  restore(name: Name.Name, unset: Unset): void {
+  /**
+   * Sets what could not be set when the layer was applied, as far as it can be here; what is not there any more is passed
+   * over. `shared`: the files are the stored layer's own, which must stay as they are.
+   */
+  restore(name: Name.Name, says: Unset, shared = false): void {
     this.options.stop()
     this.at = name
+    const unset = this.owned(name, says)
     if (unset.device !== undefined) return this.makeDevice(name, unset, unset.device)
-    if (!this.privileged && unset.xattrs === undefined && unset.mtime === undefined && unset.mode === undefined) return this.count(unset)
+    if (this.options.recorded !== true && !this.privileged && unset.xattrs === undefined && unset.mtime === undefined && unset.mode === undefined) return this.count(unset)
     const place = name === "" ? undefined : this.root.locate(name)
     if (place === undefined && name !== "") return
     const stats = place && lstatSync(place.path, { bigint: true, throwIfNoEntry: false })
@@ -143,6 +159,13 @@ export class Assembly {
       return this.folders.set(folder.name, completed(this.keep(folder), unset))
     }
     if (stats === undefined) return
+    if (this.options.recorded === true) return this.records.set(place.name, unset)
+    if (shared) {
+      if (this.privileged && (unset.uid !== undefined || unset.gid !== undefined || unset.xattrs !== undefined)) {
+        throw new Refused("hard links would give the stored layer, which another user unpacked, other owners or attributes: use --link copy or reflink", Name.bytes(name))
+      }
+      return this.count(unset)
+    }
     const has = { ...metadataOf({ path: place.path, stats }, this.options.syscalls), xattrs: [] }
     // A new owner costs a file its set-ID bits.
     const mode = stats.isSymbolicLink() ? undefined : unset.uid === undefined && unset.gid === undefined ? has.mode : unknownMode
@@ -163,6 +186,11 @@ export class Assembly {
 
   /** Gives the folders their metadata, removes the hold folder, and says what could not be set. */
   finish(): UnsetCounts {
+    if (this.options.recorded === true) {
+      removeTree(this.options.hold, { stop: this.options.stop })
+      return this.unset
+    }
+    if (this.privileged && this.options.owners !== undefined) this.remap(this.options.owners)
     for (const [name, metadata] of this.folders.deepestFirst()) {
       this.options.stop()
       this.at = name
@@ -185,6 +213,49 @@ export class Assembly {
     this.root.close()
   }
 
+  /** A record with its owners as the map says; an ordinary user's own are no record. Those of a privileged process are mapped in the end. */
+  private owned(name: Name.Name, unset: Unset): Unset {
+    const { owners } = this.options
+    if (owners === undefined || this.privileged) return unset
+    const own = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }
+    const is = mapped(owners, { uid: unset.uid ?? own.uid, gid: unset.gid ?? own.gid }, Name.bytes(name))
+    const { gid, uid, ...rest } = unset
+    return {
+      ...rest, ...uid === undefined || (is.uid === own.uid && unset.device === undefined) ? {} : { uid: is.uid },
+      ...gid === undefined || (is.gid === own.gid && unset.device === undefined) ? {} : { gid: is.gid }
+    }
+  }
+
+  /** Gives everything the owner that the map says, except folders that get theirs in the end. A new owner costs a file set-ID bits and capabilities. */
+  private remap(owners: OwnerMap): void {
+    const linked = new Set<bigint>()
+    const names = [""]
+    for (let name = names.pop(); name !== undefined; name = names.pop()) {
+      for (const { isFolder, segment } of list(this.entered(name))) {
+        this.options.stop()
+        const place = this.root.place(this.entered(name), segment)
+        this.at = place.name
+        if (isFolder) names.push(place.name)
+        if (!isFolder || this.folders.get(place.name) === undefined) this.own(place, owners, linked)
+      }
+    }
+  }
+
+  private own({ name, path }: Place, owners: OwnerMap, linked: Set<bigint>): void {
+    const stats = lstatSync(path, { bigint: true })
+    if (stats.nlink > 1n && !stats.isDirectory()) {
+      if (linked.has(stats.ino)) return
+      linked.add(stats.ino)
+    }
+    const { uid, gid } = mapped(owners, { uid: Number(stats.uid), gid: Number(stats.gid) }, Name.bytes(name))
+    if (uid === Number(stats.uid) && gid === Number(stats.gid)) return
+    const { syscalls } = this.options
+    const power = stats.isFile() && syscalls.native ? syscalls.lgetxattr(path, capability) : undefined
+    lchownSync(path, uid, gid)
+    if ((stats.mode & 0o6000n) !== 0n && !stats.isSymbolicLink()) chmodItself(path, Number(stats.mode) & 0o7777)
+    if (power !== undefined) syscalls.lsetxattr(path, capability, power)
+  }
+
   /** A new folder around the children of the one at a place. */
   private remake(place: Place): void {
     const fresh = this.fresh()
@@ -199,17 +270,21 @@ export class Assembly {
   }
 
   private makeDevice(name: Name.Name, unset: Unset, [type, major, minor]: NonNullable<Unset["device"]>): void {
-    const { path } = this.cleared(name)
+    const place = this.cleared(name)
+    if (this.options.recorded === true) return this.records.set(place.name, unset)
+    const { path } = place
     try {
       this.options.syscalls.mknod(path, deviceKinds[type] | 0o600, major, minor)
     } catch (error) {
       if (!refusals.has(codeOf(error) ?? "")) throw error
+      this.records.set(place.name, unset)
       return this.count(unset)
     }
     this.count(new Attributes(this.options.syscalls, unknownOwner).set(path, undefined, completed(this.implied, unset), unknownMode))
   }
 
-  private settle(name: Name.Name, metadata: Metadata): void {
+  private settle(name: Name.Name, says: Metadata): void {
+    const metadata = this.options.owners === undefined ? says : { ...says, ...mapped(this.options.owners, says, Name.bytes(name)) }
     const path = `${this.entered(name).prefix}.`
     const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
     try {
@@ -222,7 +297,7 @@ export class Assembly {
 }
 
 /** What something has, with what a record says it should have in its place. */
-const completed = (has: Metadata, { uid = has.uid, gid = has.gid, mode = has.mode, mtime, xattrs = [] }: Unset): Metadata => {
+export const completed = (has: Metadata, { uid = has.uid, gid = has.gid, mode = has.mode, mtime, xattrs = [] }: Unset): Metadata => {
   const [mtimeSeconds, mtimeNanos] = mtime ?? [has.mtimeSeconds, has.mtimeNanos]
   const more = xattrs.map(([name, value]) => [Buffer.from(name, "latin1"), Buffer.from(value, "base64")] as const)
   return { uid, gid, mode, mtimeSeconds, mtimeNanos, xattrs: [...has.xattrs, ...more] }

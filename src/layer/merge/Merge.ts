@@ -1,13 +1,15 @@
 import { linkSync, lstatSync, mkdirSync, readdirSync, renameSync, unlinkSync } from "node:fs"
+import { constants as system } from "node:os"
 import { Assembly } from "./Assembly.ts"
 import type { Metadata } from "../apply/Attributes.ts"
 import { Copier, type LinkMode } from "./Copy.ts"
+import type { OwnerMap } from "./Owners.ts"
 import { printable, Refused } from "../Fault.ts"
 import { LayerSource, type LinkRecord, list, type ListedName } from "./LayerSource.ts"
-import type { UnsetCounts } from "../apply/Meta.ts"
+import type { Unset, UnsetCounts } from "../apply/Meta.ts"
 import * as Name from "../tree/Name.ts"
 import type { Folder } from "../tree/Root.ts"
-import type { Syscalls } from "../Syscalls.ts"
+import { codeOf, systemError, type Syscalls, type SystemPath } from "../Syscalls.ts"
 
 /** A layer as `Apply` left it: `folder` holds `fs/` and `meta`. */
 export interface MergeLayer {
@@ -18,8 +20,12 @@ export interface MergeLayer {
 
 /** How to build a root file system. */
 export interface MergeOptions {
-  /** How files of layers that stay are copied. */
-  readonly link: LinkMode
+  /** How files of layers that stay are copied; `hardlink`: they are not, the root file system is for reading only. */
+  readonly link: LinkMode | "hardlink"
+  /** Who owns what; as the layers say unless told otherwise. */
+  readonly owners?: OwnerMap | undefined
+  /** The root file system is only to be looked at, by this, before its folders get their metadata: see `AssemblyOptions.recorded`. */
+  readonly inspect?: ((assembly: Assembly) => void) | undefined
   /** A path outside the root, on its file system: a folder that is made there, used and removed. */
   readonly hold: string
   readonly syscalls: Syscalls
@@ -39,18 +45,23 @@ export interface MergeSummary {
  * a layer's fault, `MetaDamaged`, and Node's errors; the caller then removes what is there.
  */
 export const merge = (root: string, layers: ReadonlyArray<MergeLayer>, options: MergeOptions): MergeSummary => {
-  const { hold, syscalls, link, stop = () => {} } = options
-  const assembly = new Assembly(root, { hold, syscalls, stop })
+  const { hold, syscalls, link, owners, inspect, stop = () => {} } = options
+  if (link === "hardlink" && owners !== undefined && inspect === undefined && layers.some(({ move }) => !move)) {
+    throw new Refused("owners cannot be mapped on hard links, which would change the stored layers too: use --link copy or reflink")
+  }
+  const assembly = new Assembly(root, { hold, syscalls, stop, owners, recorded: inspect !== undefined })
   try {
     for (const { folder, move } of layers) {
       const near = lstatSync(`${folder}/fs`, { bigint: true }).dev === assembly.device
       const layer = new LayerSource(folder, { move: move && near, entersAll: assembly.entersAll, stop })
       try {
+        if (!near && link === "hardlink") throw systemError(system.errno.EXDEV, "link", root)
         new Changeset(assembly, layer, { link: near ? link : "copy", syscalls, stop }).apply()
       } finally {
         layer.close()
       }
     }
+    inspect?.(assembly)
     return { unset: assembly.finish() }
   } catch (error) {
     throw assembly.fault(error)
@@ -71,10 +82,11 @@ interface Frame {
   readonly fill: Metadata | undefined
 }
 
-/** A hard link's target: where it was, and its other name. */
+/** A hard link's target: where it was, its other name, and what is recorded of it. A device that is only recorded has no name. */
 interface Held {
   readonly name: Name.Name
-  readonly file: string
+  readonly file: string | undefined
+  readonly record: Unset | undefined
 }
 
 /** One layer on its way into a root file system. */
@@ -84,13 +96,16 @@ class Changeset {
   private readonly syscalls: Syscalls
   private readonly stop: () => void
   private readonly copier: Copier
+  /** Files are shared with a layer that stays. */
+  private readonly shared: boolean
 
-  constructor(into: Assembly, layer: LayerSource, options: { readonly link: LinkMode; readonly syscalls: Syscalls; readonly stop: () => void }) {
+  constructor(into: Assembly, layer: LayerSource, options: { readonly link: LinkMode | "hardlink"; readonly syscalls: Syscalls; readonly stop: () => void }) {
     this.into = into
     this.layer = layer
     this.syscalls = options.syscalls
     this.stop = options.stop
-    this.copier = new Copier({ ...options, hold: `${into.fresh()}-` })
+    this.shared = options.link === "hardlink" && !layer.move
+    this.copier = new Copier({ ...options, link: options.link === "hardlink" ? "auto" : options.link, hold: `${into.fresh()}-` })
   }
 
   /** What it takes away comes first: that concerns the layers below only, and hard links may want it. */
@@ -107,7 +122,7 @@ class Changeset {
       if (from !== undefined) this.put(link.path, from)
     }
     if (layer.move) for (const [path, mode] of layer.locked) into.lock(path, mode)
-    for (const { path, ...unset } of layer.unset()) into.restore(path, unset)
+    for (const { path, ...unset } of layer.unset()) into.restore(path, unset, this.shared)
   }
 
   /**
@@ -126,8 +141,10 @@ class Changeset {
         if (is.isDirectory()) throw new Refused("it is a folder")
         const file = this.into.fresh()
         linkSync(place.path, file)
-        return { file, name: place.name }
+        return { file, name: place.name, record: this.into.records.get(place.name) }
       }
+      const record = place && this.into.records.get(place.name)
+      if (place !== undefined && record !== undefined) return { file: undefined, name: place.name, record }
     } catch (error) {
       throw error instanceof Refused ? refuse(error.rule) : error
     }
@@ -135,11 +152,14 @@ class Changeset {
     return undefined
   }
 
-  private put(path: Name.Name, { file, name }: Held): void {
+  private put(path: Name.Name, { file, name, record }: Held): void {
     this.at(path)
     const place = this.into.cleared(path)
     if (`${name}/`.startsWith(`${place.name}/`)) throw new Refused("its hard link target is what it replaces", Name.bytes(path))
-    renameSync(file, place.path)
+    if (file !== undefined) {
+      renameSync(file, place.path)
+      if (record !== undefined) this.into.records.set(place.name, record)
+    } else if (record !== undefined) this.into.restore(place.name, record)
   }
 
   /**
@@ -170,6 +190,7 @@ class Changeset {
     const folder = this.below(path)
     if (folder === undefined) return
     const names = readdirSync(`${folder.prefix}.`, { encoding: "buffer" })
+    this.into.records.clear(folder.name)
     if (names.length > 0) this.into.keep(folder)
     for (const name of names) this.into.remove(this.into.root.place(folder, name.toString("latin1")))
   }
@@ -179,6 +200,7 @@ class Changeset {
     this.at(path)
     const folder = this.below(Name.parent(path))
     const place = folder && this.into.root.place(folder, Name.last(path))
+    if (place !== undefined) this.into.records.delete(place.name)
     if (place === undefined || lstatSync(place.path, { throwIfNoEntry: false }) === undefined) return
     this.into.keep(place.folder)
     this.into.remove(place)
@@ -215,6 +237,7 @@ class Changeset {
     }
     if (!frame.kept) into.keep(to.folder)
     frame.kept = true
+    into.records.delete(to.name)
     // A rename takes the place of all but folders; handles know of folders and symlinks.
     if (there !== undefined && (isFolder || there.isDirectory() || there.isSymbolicLink())) into.remove(to)
     else if (there !== undefined && !layer.move) unlinkSync(to.path)
@@ -222,7 +245,7 @@ class Changeset {
     else if (isFolder) {
       mkdirSync(to.path, 0o700)
       return this.frame(from.name, to.name, { kept: true, fill: layer.metadata(from.name, this.syscalls) })
-    } else into.count(this.copier.copy({ path: from.path, stats: lstatSync(from.path, { bigint: true }) }, to.path))
+    } else if (!this.shared || !linked(from.path, to.path)) into.count(this.copier.copy({ path: from.path, stats: lstatSync(from.path, { bigint: true }) }, to.path))
     return undefined
   }
 
@@ -234,5 +257,16 @@ class Changeset {
   private at(name: Name.Name): void {
     this.stop()
     this.into.at = name
+  }
+}
+
+/** Gives a file another name; false if it has as many as its file system allows. */
+const linked = (from: SystemPath, to: SystemPath): boolean => {
+  try {
+    linkSync(from, to)
+    return true
+  } catch (error) {
+    if (codeOf(error) === "EMLINK") return false
+    throw error
   }
 }

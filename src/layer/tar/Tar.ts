@@ -7,6 +7,9 @@ import * as Pax from "./Pax.ts"
 import * as Sparse from "./Sparse.ts"
 import { blockSize, TarHeader } from "./TarHeader.ts"
 
+/** The limits a reader of archives looks at. */
+export type TarLimits = Pick<Limits, "entries" | "bytes" | "record" | "path" | "depth">
+
 const noBytes: Buffer = Buffer.alloc(0)
 const globalType = 0x67
 const longNameType = 0x4c
@@ -34,7 +37,7 @@ export class TarReader {
   /** Sum of the sizes of the entries so far: what Docker calls the layer's size. */
   size = 0
   private readonly sink: EntrySink
-  private readonly limits: Limits
+  private readonly limits: TarLimits
   private readonly header = new TarHeader()
   private state: "header" | "extension" | "record" | "map" | "data" | "padding" | "drain" = "header"
   /** Bytes taken, and bytes sparse files claimed beyond them. */
@@ -58,7 +61,7 @@ export class TarReader {
   /** Bytes of the current file, or of its current segment, that have come. */
   private at = 0
 
-  constructor(sink: EntrySink, limits: Limits = defaultLimits) {
+  constructor(sink: EntrySink, limits: TarLimits = defaultLimits) {
     this.sink = sink
     this.limits = limits
   }

@@ -1,7 +1,8 @@
 // Run by MergeUser.test.ts as a process of its own: as the user 65534 it applies layers below the folder of its first argument
-// ("apply"), and merges them into `root` there ("move", "copy").
-import { mkdirSync } from "node:fs"
+// ("apply"), and merges them: into `root` there ("move", "copy", "hardlink", "squash"), or into `root.tar` ("tar").
+import { closeSync, mkdirSync, openSync } from "node:fs"
 import { join } from "node:path"
+import { flatten } from "../../../src/layer/merge/Flatten.ts"
 import { merge } from "../../../src/layer/merge/Merge.ts"
 import * as Syscalls from "../../../src/layer/Syscalls.ts"
 import { applied, descriptors, type Item, thrown } from "../apply/Entries.ts"
@@ -25,6 +26,12 @@ const error = thrown(() => {
   })
   if (how === "apply") return
   mkdirSync(join(folder, "root"), { mode: 0o700 })
-  unset = merge(join(folder, "root"), folders, { link: "auto", hold: join(folder, "hold"), syscalls }).unset
+  const tar = how === "tar" ? openSync(join(folder, "root.tar"), "wx") : undefined
+  unset = merge(join(folder, "root"), folders, {
+    link: how === "hardlink" || tar !== undefined ? "hardlink" : "auto", hold: join(folder, "hold"), syscalls,
+    ...how === "squash" ? { owners: { uid: "squash", gid: "squash" } } : {},
+    ...tar === undefined ? {} : { inspect: (assembly) => flatten(assembly, tar, { syscalls, stop: () => {} }) }
+  }).unset
+  if (tar !== undefined) closeSync(tar)
 })
 process.stdout.write(JSON.stringify({ unset, error: error === undefined ? undefined : String(error), leaked: descriptors() - before }))
