@@ -41,7 +41,11 @@ const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
   const { limits = defaultLimits } = job
   const fs = `${job.folder}/fs`
   mkdirSync(fs, { mode: 0o700 })
-  const apply = new Apply(fs, `${job.folder}/meta`, { syscalls: syscalls(job.native), stop })
+  const apply = new Apply(fs, `${job.folder}/meta`, {
+    syscalls: syscalls(job.native), stop,
+    // An image that names no diff IDs is one of Docker's old graph.
+    confined: job.diffId === undefined
+  })
   try {
     const tar = new TarReader(apply, limits)
     const algorithm = job.diffId?.startsWith("sha512:") ? "sha512" : "sha256"

@@ -104,6 +104,12 @@ const make = Effect.gen(function*() {
     }
   })
 
+  /** A route as it is known by now: with the scheme that its host has spoken. */
+  const known = (route: Route): Route => {
+    const scheme = spoken.get(route.host)
+    return scheme === undefined || !route.schemes.includes(scheme) ? route : { ...route, schemes: [scheme] }
+  }
+
   /** The path of something in a repository. */
   const pathTo = (route: Route, rest: string) => `${route.prefix}/${route.path}/${rest}`
 
@@ -121,6 +127,8 @@ const make = Effect.gen(function*() {
     if (Result.isSuccess(first)) return first.success
     const error = first.failure
     if (error._tag !== "NetworkError" || error.host !== host || !isDeaf(error)) return yield* error
+    // A mirror that is silent costs one wait, not two.
+    if (route.mirror && error.reason === "timeout") return yield* error
     return yield* Effect.mapError(by("http"), (second) =>
       error.reason !== "plain-http" && second._tag === "NetworkError" && second.reason === "refused" ? error : second)
   })
@@ -161,7 +169,7 @@ const make = Effect.gen(function*() {
       const size = content.byteLength
       return yield* new VerifyError({ expected: new Descriptor({ mediaType: contentType ?? "", digest: expected, size }), size, actual })
     }
-    return { raw, contentType, digest, endpoint, route: urlOf(route), credentials }
+    return { raw, contentType, digest, endpoint, route: urlOf(known(route)), credentials }
   }, Effect.scoped)
 
   /** Tries again where nobody else can be asked; what a mirror does not give, the next may. */
@@ -265,7 +273,9 @@ const make = Effect.gen(function*() {
   }, Effect.scoped)
 
   return Registry.of({
-    manifest, blob, names, routes: walk.routes, listen: walk.listen,
+    manifest, blob, names,
+    routes: (repository) => Effect.map(walk.routes(repository), (all) => all.map(({ aside, route }) => ({ aside, route: known(route) }))),
+    listen: walk.listen,
     ping: (origin) => Effect.provideService(Ping.v2(origin), Transport, transport),
     tags: Effect.fn("Registry.tags")((repository: Repository) => walk.first(repository, "tags", (route) => patiently(route)(tagsOnce(repository, route)))),
     size: Effect.fn("Registry.size")((repository: Repository, digest: Digest.Digest) =>

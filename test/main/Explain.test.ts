@@ -32,7 +32,7 @@ describe("pull --explain", () => {
     for (const line of shown.stdout.trimEnd().split("\n")) if (/ \S+ \S/.test(line.slice(12).trim())) assert.isAtMost(line.length, 60, line)
     const text = shown.stdout
     assert.match(text, /^reference {3}example\.com\/x\/app:1\nendpoints {3}1\. https:\/\/127\.0\.0\.1:1\/v2\/m\/app\n {15}by\s+.*registries\.conf:4\n {15}mirror, left out: the connection was refused\n/)
-    assert.match(text, /2\. https:\/\/127\.0\.0\.1:\d+\/v2\/team\/app\n {15}by\s+.*registries\.conf:1\n {15}answered\n/)
+    assert.match(text, /2\. http:\/\/127\.0\.0\.1:\d+\/v2\/team\/app\n {15}by\s+.*registries\.conf:1\n {15}answered\n/)
     assert.match(text, new RegExp(`credentials .*docker/config\\.json\\s+\\("${registry.host}/team"\\)`))
     assert.match(text, /protocol {4}v2, OCI\n/)
     assert.match(text, /candidates {2}\w{12} linux\/amd64: chosen\n {12}\w{12} linux\/arm64: .+\n/)
