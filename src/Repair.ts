@@ -195,9 +195,14 @@ const round = Effect.fnUntraced(function*(findings: ReadonlyArray<Finding>) {
     const detail = removed.length === 0 ? "written again from the manifests" : `written again from the manifests; removed: ${removed.join(", ")}`
     actions.push(...rows.map((finding): Action => ({ finding, outcome: "mended", detail })))
   }
+  const contradicted = findings.filter(({ kind }) => kind === "row-wrong")
+  if (contradicted.length > 0) {
+    yield* (yield* Upkeep).rewrite
+    actions.push(...contradicted.map((finding): Action => ({ finding, outcome: "mended", detail: "written again as the manifest, its config and the log say" })))
+  }
   const seen = new Set<string>()
   for (const finding of findings.toSorted((a, b) => order(a.kind) - order(b.kind))) {
-    if (aboutRows.has(finding.kind)) continue
+    if (aboutRows.has(finding.kind) || finding.kind === "row-wrong") continue
     if (finding.kind === "layer-unverified" && actions.some(({ outcome }) => outcome === "mended")) continue // compared once more first
     const key = `${finding.kind} ${finding.blob ?? finding.subject}`
     if (seen.has(key)) continue

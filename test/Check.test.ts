@@ -5,6 +5,8 @@ import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import * as Check from "../src/Check.ts"
 import * as Pull from "../src/Pull.ts"
+import * as Repair from "../src/Repair.ts"
+import { Graph } from "../src/store/Graph.ts"
 import { ImageBuilder, TestRegistry } from "../src/testing/index.ts"
 import { temporary, towline } from "./harness.ts"
 
@@ -127,6 +129,20 @@ describe("Check", () => {
     const { folder, store } = yield* pulled
     alter(store, "UPDATE layers SET size = size + 1 WHERE rowid = 1")
     assert.match((yield* checked(folder)).join(), /^layer-row-wrong: its tar has/)
-  }).pipe(Effect.scoped))
+    alter(store, "UPDATE layers SET size = size - 1 WHERE rowid = 1")
+    const changes = [
+      "UPDATE manifest_blobs SET size = size + 1 WHERE role = 'layer' AND position = 1", "UPDATE manifest_blobs SET media_type = media_type || 'x' WHERE role = 'config'",
+      "DELETE FROM manifest_blobs WHERE role = 'layer' AND position = 0", "UPDATE manifest_blobs SET position = 7 WHERE role = 'layer' AND position = 2",
+      "UPDATE manifests SET size = size - 1", "UPDATE images SET platform = 'linux/amd65'", "UPDATE images SET created = NULL", "UPDATE tags SET name = name || 'x'",
+      "UPDATE tags SET target = 'sha256:' || target", "DELETE FROM tags"
+    ]
+    yield* Effect.gen(function*() {
+      for (const change of changes) {
+        alter(store, `${change}`)
+        assert.include((yield* (yield* Graph).check()).map(({ kind }) => kind), "row-wrong", change)
+        assert.deepStrictEqual((yield* Repair.repair()).left, [], change)
+      }
+    }).pipe(Effect.provide(towline(folder)))
+  }).pipe(Effect.scoped), 240_000)
 })
 

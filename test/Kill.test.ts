@@ -138,7 +138,7 @@ describe("Killed at any step", () => {
     // The image loses its tag, and keeps it a while longer in the log.
     ["gc", () => ["--older-than", "0"], (store) => Effect.sync(() => {
       const db = new DatabaseSync(join(store, "graph.db"))
-      db.exec("DELETE FROM tags")
+      db.exec("INSERT INTO tag_log (at, name, reference, old_image) SELECT 0, name, reference, image FROM tags; DELETE FROM tags")
       db.close()
     })],
     ["check", () => ["-q", "--repair"], (store) => Effect.sync(() => {

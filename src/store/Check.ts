@@ -4,6 +4,7 @@ import { constants, readdirSync } from "node:fs"
 import * as Digest from "../image/Digest.ts"
 import * as Disk from "./Disk.ts"
 import type { StoreError } from "./Disk.ts"
+import * as Rows from "./upkeep/Rows.ts"
 import { absolute, blobPath, type Home, ingestColumns, IngestRow, layerPath, look } from "./Home.ts"
 
 type Shape = Home["Service"]
@@ -153,13 +154,13 @@ const ChainRow = Schema.Struct({ chain_id: Schema.String, parent: Schema.NullOr(
 const ImageRow = Schema.Struct({ id: Schema.String, kind: Schema.String, config_digest: Digest.Digest, config: Schema.Uint8Array })
 const PartRow = Schema.Struct({ manifest: Schema.String, role: Schema.String, digest: Digest.Digest })
 const Foreign = Schema.Struct({ table: Schema.String, rowid: Schema.NullOr(Schema.Int), parent: Schema.String })
-const Quick = Schema.Struct({ quick_check: Schema.String })
+const Quick = Schema.Struct({ integrity_check: Schema.String })
 
 const rows = Effect.fnUntraced(function*({ db }: Shape) {
   const { sql } = db
   const findings: Array<Finding> = []
-  for (const { quick_check } of yield* db.rows(Quick, sql`PRAGMA quick_check`)) {
-    if (quick_check !== "ok") findings.push({ kind: "database", subject: "graph.db", detail: quick_check })
+  for (const { integrity_check } of yield* db.rows(Quick, sql`PRAGMA integrity_check`)) {
+    if (integrity_check !== "ok") findings.push({ kind: "database", subject: "graph.db", detail: integrity_check })
   }
   for (const { table, rowid, parent } of yield* db.rows(Foreign, sql`PRAGMA foreign_key_check`)) {
     findings.push({ kind: "dangling", subject: table, detail: `row ${rowid ?? "?"} names something that ${parent} does not have` })
@@ -183,11 +184,14 @@ const rows = Effect.fnUntraced(function*({ db }: Shape) {
   return findings
 })
 
+const contradicted = (home: Shape) => Effect.map(Rows.wrong(home), (wrong) =>
+  wrong.map(({ detail, subject }): Finding => ({ kind: "row-wrong", subject, detail })))
+
 /** Compares rows, files and folders, and re-hashes every blob, letting others work in between. An empty list: all is well. */
 export const check = Effect.fn("Graph.check")(function*(home: Shape, options?: CheckOptions) {
   const { root } = home
   const modes = yield* Disk.call("read", root, () => [
     ...["", "/blobs", "/layers", "/ingest", "/quarantine"].flatMap((name) => modeOf(`${root}${name}`, 0o700)), ...modeOf(`${root}/graph.db`, 0o600)
   ])
-  return [...modes, ...yield* rows(home), ...yield* layers(home), ...yield* ingests(home), ...yield* blobs(home, options?.progress)]
+  return [...modes, ...yield* rows(home), ...yield* contradicted(home), ...yield* layers(home), ...yield* ingests(home), ...yield* blobs(home, options?.progress)]
 })

@@ -7,6 +7,7 @@ import * as Disk from "../Disk.ts"
 import type { StoreError } from "../Disk.ts"
 import { chainIds } from "../Graph.ts"
 import { blobPath, Home, layerPath, look } from "../Home.ts"
+import * as Rows from "./Rows.ts"
 import { putAway, quarantine } from "../Quarantine.ts"
 
 type Shape = Home["Service"]
@@ -94,6 +95,10 @@ const mendRows = Effect.fn("Upkeep.mendRows")(function*({ db }: Shape) {
     }
     const tags = yield* db.rows(TagRow, sql`DELETE FROM tags WHERE NOT EXISTS (SELECT 1 FROM images i WHERE i.id = tags.image)
       OR NOT EXISTS (SELECT 1 FROM manifests m WHERE m.digest = tags.manifest) RETURNING name, reference, image`)
+    const at = yield* Clock.currentTimeMillis
+    for (const { image, name, reference } of tags) {
+      yield* db.run(sql`INSERT INTO tag_log ${sql.insert({ at, name, reference, old_image: image, new_image: null })}`)
+    }
     yield* db.run(sql`DELETE FROM manifests WHERE NOT EXISTS (SELECT 1 FROM images i WHERE i.id = manifests.image)`)
     for (const table of ["manifest_blobs", "resolutions"]) {
       yield* db.run(sql`DELETE FROM ${sql(table)} WHERE NOT EXISTS (SELECT 1 FROM manifests m WHERE m.digest = ${sql(table)}.manifest)`)
@@ -157,6 +162,7 @@ const make = Effect.gen(function*() {
     }),
     putAway: (path: string) => putAway(home, path),
     mendRows: mendRows(home),
+    rewrite: Effect.flatMap(Rows.wrong(home), Effect.forEach(({ mend }) => mend, { discard: true })),
     close: (path: string) => Disk.call("change the mode of", path, () => {
       const stat = look(path)
       if (stat !== undefined) chmodSync(path, stat.mode & 0o700)
@@ -197,6 +203,8 @@ export class Upkeep extends Context.Service<Upkeep, {
    * Gives what was removed, in words.
    */
   readonly mendRows: Effect.Effect<ReadonlyArray<string>, StoreError>
+  /** Writes rows that manifests, configs or the tag log contradict again as these say. */
+  readonly rewrite: Effect.Effect<void, StoreError>
   /** Takes everyone else's permissions on a file or folder of the store away. */
   readonly close: (path: string) => Effect.Effect<void, StoreError>
 }>()("store/Upkeep") {
