@@ -110,7 +110,8 @@ export const make = (tree: Tree): ArchiveRegistry => {
       const file = yield* Effect.mapError(find(digest), told)
       return file?.size ?? (yield* new NotFound({ host: tree.archive, what: "blob", repository: path, name: digest }))
     }),
-    ping: () => Effect.die(new Error("an archive speaks no protocol"))
+    ping: () => Effect.die(new Error("an archive speaks no protocol")),
+    routes: () => Effect.succeed([]), names: () => Effect.succeed([]), listen: () => Effect.void
   })
   return { registry, addDocker, refusal }
 }

@@ -49,6 +49,8 @@ export const Concurrency = Context.Reference<number>("Download/Concurrency", { d
 interface Sink {
   readonly blob: Descriptor
   readonly offset: number
+  /** What to run where the bytes turn out damaged: `BlobAnswer.distrust` of each answer they are from. */
+  readonly doubts: Set<Effect.Effect<boolean>>
   append(chunk: Uint8Array): void
   restart(): void
 }
@@ -61,7 +63,11 @@ const ended = (repository: Repository, sink: Sink) => new NetworkError({
 /** One request for what is missing; its bytes are taken array by array, as they came off the socket. */
 const receive = Effect.fnUntraced(function*(repository: Repository, sink: Sink, moved: () => void) {
   const answer = yield* (yield* Registry).blob(repository, sink.blob, sink.offset)
-  if (answer.from !== sink.offset) yield* Disk.attempt(() => sink.restart())
+  if (answer.from !== sink.offset) {
+    yield* Disk.attempt(() => sink.restart())
+    sink.doubts.clear()
+  }
+  if (answer.distrust !== undefined) sink.doubts.add(answer.distrust)
   moved()
   yield* Stream.runForEachArray(answer.body, (chunks) => Disk.attempt(() => {
     for (const chunk of chunks) sink.append(chunk)
@@ -91,12 +97,27 @@ const fill = Effect.fnUntraced(function*(repository: Repository, sink: Sink, hea
   }
 })
 
+/**
+ * Once more where the bytes were damaged (`RetryPolicy.damaged`); where they came from a mirror, which is left out from then on, as often
+ * as there are mirrors.
+ */
+const mended = <A, E extends { readonly _tag: string }, R>(sink: Sink, once: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
+  const elsewhere: Effect.Effect<A, E, R> = Effect.catch(once, (error) => Effect.gen(function*() {
+    if (error._tag !== "VerifyError") return yield* Effect.fail(error)
+    const doubts = [...sink.doubts]
+    sink.doubts.clear()
+    const found = yield* Effect.forEach(doubts, (distrust) => distrust)
+    return yield* found.includes(true) ? elsewhere : Effect.fail(error)
+  }))
+  return Effect.retry(elsewhere, { schedule: RetryPolicy.damaged, while: (error) => error._tag === "VerifyError" })
+}
+
 /** The bytes of a small blob, such as a config: verified, at most `cap` bytes, kept in memory alone. */
 export const small = Effect.fn("Download.small")(function*(repository: Repository, blob: Descriptor, cap: number, digestOf: (bytes: Uint8Array) => string) {
   if (blob.size > cap) return yield* new VerifyError({ expected: blob, size: cap })
   let chunks: Array<Uint8Array> = []
   const sink = {
-    blob, offset: 0,
+    blob, offset: 0, doubts: new Set<Effect.Effect<boolean>>(),
     append(chunk: Uint8Array) {
       sink.offset += chunk.byteLength
       if (sink.offset > blob.size) throw new VerifyError({ expected: blob, size: sink.offset })
@@ -111,7 +132,7 @@ export const small = Effect.fn("Download.small")(function*(repository: Repositor
     const actual = digestOf(bytes)
     return actual === blob.digest ? bytes : yield* new VerifyError({ expected: blob, size: bytes.byteLength, actual })
   })
-  return yield* Effect.retry(fetch, { schedule: RetryPolicy.damaged, while: (error) => error._tag === "VerifyError" })
+  return yield* mended(sink, fetch)
 })
 
 /** Every blob that is being fetched in this process: one download a digest, whoever asks. */
@@ -177,7 +198,7 @@ const run = Effect.fn("Downloads.run")(function*({ blob, repository }: Request, 
     downloading(ingest.offset)
   }
   const sink: Sink = {
-    blob,
+    blob, doubts: new Set(),
     get offset() { return ingest.offset },
     append: (chunk) => ingest.append(chunk),
     restart: () => { feed.restart(); ingest.restart() }
@@ -191,7 +212,7 @@ const run = Effect.fn("Downloads.run")(function*({ blob, repository }: Request, 
     // Bytes that are not the blob's: the ingest begins again at 0, and what workers made of them is void.
   }).pipe(Effect.tapError((error) => error._tag === "VerifyError" ? Disk.attempt(() => sink.restart()) : Effect.void))
   if (!ingest.present) {
-    yield* slots.withPermits(1)(Effect.retry(once, { schedule: RetryPolicy.damaged, while: (error) => error._tag === "VerifyError" }))
+    yield* slots.withPermits(1)(mended(sink, once))
   }
   feed.verified(blob.size)
   yield* Deferred.succeed(opened, ingest.fd)

@@ -6,7 +6,7 @@ import * as Protocol from "./registry/Protocol.ts"
 import { Registry } from "./registry/Registry.ts"
 import { type V1Index, V1Registry } from "./registry/V1Registry.ts"
 
-const tags: ReadonlySet<string> = new Set(["NetworkError", "Unauthorized", "NotFound", "AnswerRefused", "CredentialsError", "VerifyError"])
+const tags: ReadonlySet<string> = new Set(["NetworkError", "Unauthorized", "NotFound", "AnswerRefused", "CredentialsError", "HelperError", "ConfigError", "Blocked", "VerifyError"])
 
 /** Whether an error is a registry client's. */
 export const isRegistryFailure = (error: { readonly _tag: string }): error is RegistryFailure => tags.has(error._tag)

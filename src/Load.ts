@@ -19,11 +19,13 @@ import * as Reference from "./image/Reference.ts"
 import { Control } from "./layer/Control.ts"
 import type { Unset } from "./layer/Job.ts"
 import { Layers, Native, perform } from "./Layers.ts"
-import type { Hub } from "./progress/Hub.ts"
-import type { PullEvent } from "./progress/PullEvent.ts"
+import { Pools } from "./Pools.ts"
+import { Hub } from "./progress/Hub.ts"
+import { keyOf, type LayerEvent, type PullEvent } from "./progress/PullEvent.ts"
 import * as PullPlan from "./PullPlan.ts"
 import * as Register from "./Register.ts"
 import { Registry } from "./registry/Registry.ts"
+import * as SaveOld from "./SaveOld.ts"
 import { BlobStore } from "./store/BlobStore.ts"
 import { Graph, type Registration, type TagName } from "./store/Graph.ts"
 import { LayerStore } from "./store/LayerStore.ts"
@@ -66,13 +68,15 @@ export const renamedSentence = ({ id, name, reference }: Renamed): string =>
   `The image ${familiar(name)}:${reference} already exists, renaming the old one with ID ${id.slice(0, 12)} to empty string`
 
 const familiar = (name: string): string =>
-  Result.match(Reference.parseNormalized(name), { onFailure: () => name, onSuccess: Reference.familiar })
+  Result.match(Reference.parseNormalized(name), { onFailure: () => name.replace(/^docker\.io\/(?:library\/)?/, ""), onSuccess: Reference.familiar })
 
 const tagName = ({ name, tag }: ImageName): TagName => ({ name, reference: tag })
 
-/** What the store calls so; a prefix that fits several is none. */
-const lookUp = (text: string) => Effect.flatMap(Graph, (graph) => graph.resolve(text)).pipe(
+const found = (image: ReturnType<typeof SaveOld.lookUp>) => image.pipe(
   Effect.asSome, Effect.catchTags({ ImageNotFound: () => Effect.succeedNone, AmbiguousName: () => Effect.succeedNone }))
+
+/** What the store calls so; a prefix that fits several is none. */
+const lookUp = (text: string) => found(Effect.flatMap(Graph, (graph) => graph.resolve(text)))
 
 const named = ({ name, reference }: TagName) => lookUp(`${name}:${reference}`)
 
@@ -258,13 +262,18 @@ const registerOld = Effect.fnUntraced(function*(hub: Hub<PullEvent>, { id, json,
   const key = ImageId.ImageId.make(id)
   const event = { reference: id, layer: key }
   hub.publish({ _tag: "planned", reference: id, total: layer.size, missing: layer.size, layers: [{ layer: key, size: layer.size, state: "missing", image: { id: key, known: false } }] })
-  let bytes = 0
-  const tar = Stream.mapArray(layer.stream(), (pieces) => {
-    for (const piece of pieces) bytes += piece.byteLength
-    hub.publish({ _tag: "downloading", ...event, bytes, total: layer.size })
-    return pieces
+  const events = new Hub<LayerEvent>(keyOf)
+  yield* events.observe((event) => hub.publish({ ...event, reference: id }))
+  // Loads of one image at once read its layer once (1.9's pool key).
+  const received = (yield* Pools).archived.hold({ text: `layer:${id}`, settings: Buffer.from(json).toString("latin1") }, events, (events) => {
+    let bytes = 0
+    return Register.receive(id, Register.from(Stream.mapArray(layer.stream(), (pieces) => {
+      for (const piece of pieces) bytes += piece.byteLength
+      events.publish({ _tag: "downloading", layer: key, bytes, total: layer.size })
+      return pieces
+    })))
   })
-  const { added, node, unset } = yield* Register.register({ id, kind: "v1", parent, json }, Register.from(tar))
+  const { added, node, unset } = yield* Register.registerWith({ id, kind: "v1", parent, json }, received)
   hub.publish({ _tag: added ? "committed" : "exists", ...event })
   const warning = unset === undefined ? undefined : unsetSentence([unset])
   if (warning !== undefined) hub.publish({ _tag: "warning", reference: id, message: warning })
@@ -277,15 +286,15 @@ const legacy = Effect.fnUntraced(function*(hub: Hub<PullEvent>, archive: LegacyA
   const graph = yield* Graph
   const addresses = yield* attempt(archive.tree.archive, () => archive.addresses)
   const known = new Set<string>()
-  for (const address of addresses) if (Option.isSome(yield* lookUp(address))) known.add(address)
+  for (const address of addresses) if (Option.isSome(yield* found(SaveOld.lookUp(address)))) known.add(address)
   const { failure, images } = yield* attempt(archive.tree.archive, () => archive.order(known))
   const changed = new Map<string, boolean>()
   for (const image of images) changed.set(image.id, yield* registerOld(hub, image))
   if (failure !== undefined) return yield* failure
   const renamed: Array<Renamed> = []
   const names = new Map<string, Array<TagName>>(images.map(({ id }) => [id, []]))
-  for (const { address, canonical, tag } of archive.tags) {
-    const image = yield* graph.resolve(address)
+  for (const { address, canonical, tag } of yield* attempt(archive.tree.archive, () => archive.tags)) {
+    const image = yield* SaveOld.lookUp(address)
     const name = { name: canonical, reference: tag }
     const old = yield* graph.tag(image, name, { force: true })
     if (old !== undefined) renamed.push({ ...name, id: old })

@@ -11,5 +11,8 @@ export const layer = Layer.fresh(Downloads.layer).pipe(Layer.provide(Layer.succe
   blob: (repository, blob) => absent("blob", repository, blob.digest),
   size: (repository, digest) => absent("blob", repository, digest),
   tags: () => Effect.succeed([]),
-  ping: () => Effect.die("nobody is asked")
+  ping: () => Effect.die("nobody is asked"),
+  routes: () => Effect.succeed([]),
+  names: () => Effect.succeed([]),
+  listen: () => Effect.void
 })))

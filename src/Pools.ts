@@ -1,13 +1,14 @@
 import { Context, Effect, Equal, Exit, Fiber, Hash, Layer, RcMap, Result, Scope } from "effect"
+import type { ArchiveError } from "./archive/Fault.ts"
 import { Durability } from "./Durability.ts"
 import * as Reference from "./image/Reference.ts"
+import type { LayerError } from "./Layers.ts"
 import { Hub } from "./progress/Hub.ts"
-import type { Unset } from "./layer/Job.ts"
 import * as Policy from "./Policy.ts"
 import type { LayerEvent, PullEvent } from "./progress/PullEvent.ts"
 import type { PulledImage, PullError, PullOptions } from "./Pull.ts"
 import { DefaultPlatform } from "./PullPlan.ts"
-import type { OwnLayer } from "./Register.ts"
+import type { Received } from "./Register.ts"
 
 /** What is done under a key, and what of the request changes its result: only requests that agree in both share the work. */
 export interface Key {
@@ -108,18 +109,20 @@ const follow = Effect.fnUntraced(function*<Event, A, E>({ events, followers }: R
   )
 })
 
-/** A layer that a v1 pull has brought into the store; no bytes are no layer. */
-export type Received = { readonly layer: OwnLayer; readonly unset: Unset } | undefined
-
 /** The work that this process's callers share. What blobs and layers are being made, `Downloads` and `Layers` share below it. */
 export class Pools extends Context.Service<Pools, {
   /** Whole pulls, by `v2:` and the local name with its tag or digest, as in Docker 1.9.1. */
   readonly pulls: Pool<PullEvent, PulledImage, PullError>
   /** Layers of v1 registries, by `layer:` and the image's ID: no digest is known that `Downloads` could go by. */
   readonly layers: Pool<LayerEvent, Received, PullError>
+  /** Layers of archives of Docker 1.9 and before, by the same keys. */
+  readonly archived: Pool<LayerEvent, Received, ArchiveError | LayerError>
 }>()("Pools/Pools") {
   static readonly layer = Layer.effect(Pools, Effect.gen(function*() {
-    return Pools.of({ pulls: yield* make<PullEvent, PulledImage, PullError>(), layers: yield* make<LayerEvent, Received, PullError>() })
+    return Pools.of({
+      pulls: yield* make<PullEvent, PulledImage, PullError>(), layers: yield* make<LayerEvent, Received, PullError>(),
+      archived: yield* make<LayerEvent, Received, ArchiveError | LayerError>()
+    })
   }))
 }
 

@@ -16,7 +16,9 @@ import { Workers } from "./layer/Workers.ts"
 import { type LayerError, Layers, type Wanted } from "./Layers.ts"
 import { Hub } from "./progress/Hub.ts"
 import { keyOf, type PullEvent } from "./progress/PullEvent.ts"
+import * as Notices from "./Notices.ts"
 import * as OldPull from "./OldPull.ts"
+import * as Origin from "./Origin.ts"
 import * as Policy from "./Policy.ts"
 import * as Pools from "./Pools.ts"
 import * as PullPlan from "./PullPlan.ts"
@@ -74,16 +76,18 @@ export interface PulledImage {
 }
 
 /** Resolves a reference to one image and says what pulling it would do; writes nothing. */
-export const plan = PullPlan.make
+export const plan = (reference: string, options: { readonly platform?: string } = {}) =>
+  Origin.named(reference, (name) => PullPlan.make(name, options))
 
 /** Pulls one image; its events go to `hub`, for whoever reads it. Who asks for what is being pulled already joins that pull. */
 export const pullWith = (hub: Hub<PullEvent>, text: string, options: PullOptions = {}) =>
-  Pools.pull(hub, text, options, (hub) => pullAlone(hub, text, options))
+  Origin.named(text, (name) => Pools.pull(hub, name, options, (hub) => pullAlone(hub, name, options)))
 
 const pullAlone = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: string, options: PullOptions) {
   if (options.rootfs !== undefined) yield* RootFs.vacant(options.rootfs)
   const reference = yield* Effect.fromResult(Reference.parse(text))
-  const planned = PullPlan.make(text, options).pipe(warmed(text))
+  yield* Notices.heard(hub, text)
+  const planned = PullPlan.make(text, options).pipe(Effect.provideService(PullPlan.Keep, true), warmed(text))
   const run = (plan: Effect.Success<typeof planned>) => plan.kind === "schema1" ? OldPull.schema1(hub, plan, options) : execute(hub, plan, options)
   const v1 = (index: V1Index) => V1Pull.pull(hub, text, options, index)
   if ((yield* Policy.Protocol) === "docker-1.9") return yield* Fallback.historical(reference, { v2: Effect.flatMap(planned, run), v1 })
@@ -92,7 +96,7 @@ const pullAlone = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: st
   const error = plan.failure
   const origin = Fallback.isRegistryFailure(error) ? yield* Fallback.legacyOrigin(reference, error) : undefined
   return yield* origin === undefined ? Effect.fail(error) : v1(yield* (yield* V1Registry).ping(reference.domain, origin))
-})
+}, Effect.scoped)
 
 /** Starts the workers while a reference is resolved that is not in the store yet. */
 const warmed = (text: string) => <A, E, R>(self: Effect.Effect<A, E, R>) =>

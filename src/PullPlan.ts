@@ -7,10 +7,12 @@ import * as ImageConfig from "./image/ImageConfig.ts"
 import * as Manifest from "./image/Manifest.ts"
 import * as Platform from "./image/Platform.ts"
 import * as Reference from "./image/Reference.ts"
+import * as Origin from "./Origin.ts"
 import { LayerState } from "./progress/PullEvent.ts"
 import { Registry, type Repository } from "./registry/Registry.ts"
 import * as Schema1Plan from "./Schema1Plan.ts"
 import { BlobStore } from "./store/BlobStore.ts"
+import * as Disk from "./store/Disk.ts"
 import { LayerStore } from "./store/LayerStore.ts"
 
 /** Manifests, indexes and configs are held whole, up to 4 MiB. */
@@ -37,11 +39,15 @@ export const PlannedCandidate = Schema.Struct({ digest: Digest, platform: Schema
 export class PullPlan extends Schema.Class<PullPlan>("PullPlan")({
   /** The normalised reference. */
   reference: Schema.String,
-  repository: Schema.Struct({ domain: Schema.String, path: Schema.String }),
+  repository: Schema.Struct({
+    domain: Schema.String, path: Schema.String, pinned: Schema.optionalKey(Schema.Boolean),
+    foreign: Schema.optionalKey(Schema.Record(Schema.String, Schema.Array(Schema.String)))
+  }),
   /** The tag or digest to record; a digest wins over a tag beside it. */
   name: Schema.String,
   /** Who answered (`https://host:port`), or `store` when a digest was there already. */
   endpoint: Schema.String,
+  ...Origin.fields,
   /** What the reference points at: an index or a manifest. */
   target: Descriptor,
   /** The platform that was asked for, or the host's, and the image's own. */
@@ -91,9 +97,32 @@ const document = Effect.fnUntraced(function*(repository: Repository, descriptor:
   return { raw: answer.raw, contentType: answer.contentType }
 })
 
-/** The config's bytes: from the store, else from the registry. */
-const configOf = Effect.fnUntraced(function*(repository: Repository, config: Descriptor) {
-  return (yield* stored(config)) ?? (yield* Download.small(repository, config, documentCap, digestAs(config.digest)))
+/**
+ * Whether a config that is fetched goes into the store at once, so that of several processes one fetches it and the others
+ * wait: a pull's way. A plan alone writes nothing.
+ */
+export const Keep = Context.Reference<boolean>("PullPlan/Keep", { defaultValue: () => false })
+
+/** The config's bytes: from the store, else from the registry. They are kept (see `Keep`) if `isGood`. */
+const configOf = Effect.fnUntraced(function*(repository: Repository, config: Descriptor, isGood: (raw: Uint8Array) => boolean) {
+  const there = yield* stored(config)
+  if (there !== undefined) return there
+  const fetched = Download.small(repository, config, documentCap, digestAs(config.digest))
+  if (!(yield* Keep) || config.size > documentCap) return yield* fetched
+  const blobs = yield* BlobStore
+  const raw = yield* Effect.scoped(Effect.gen(function*() {
+    const coming = yield* blobs.ingest(config)
+    if (coming.present) return undefined
+    const raw = yield* fetched
+    if (!isGood(raw)) return raw
+    yield* Disk.attempt(() => {
+      if (coming.offset > 0) coming.restart()
+      coming.append(raw)
+    })
+    yield* coming.commit
+    return raw
+  }))
+  return raw ?? (yield* stored(config)) ?? (yield* fetched)
 })
 
 /** What the reference itself leads to: a digest that is in the store needs no request. */
@@ -125,9 +154,10 @@ export const states = Effect.fnUntraced(function*(layers: ReadonlyArray<{ readon
 export const make = Effect.fn("PullPlan.make")(function*(text: string, options: { readonly platform?: string } = {}) {
   const reference = yield* Effect.fromResult(Reference.parse(text))
   const wanted = yield* Effect.fromResult(Platform.parse(options.platform ?? (yield* DefaultPlatform)))
-  const repository: Repository = { domain: reference.domain, path: reference.path }
+  const repository: Repository = { domain: reference.domain, path: reference.path, ...(reference.digest === undefined ? {} : { pinned: true }) }
   const printed = Reference.print(reference)
   const answer = yield* target(repository, reference)
+  const origin = yield* Origin.of(repository, answer)
   const documents: Array<PlannedDocument> = []
   const candidates: Array<Judged> = []
   const seen = new Set<Digest>()
@@ -139,7 +169,7 @@ export const make = Effect.fn("PullPlan.make")(function*(text: string, options: 
       ...(context.descriptor === undefined ? {} : { descriptor: context.descriptor })
     }))
   if (Schema1Plan.isSchema1(answer.raw, answer.contentType)) {
-    return yield* Schema1Plan.make(answer, { reference, printed, wanted, strict: options.platform !== undefined })
+    return yield* Schema1Plan.make(answer, { reference, printed, origin, wanted, strict: options.platform !== undefined })
   }
   const first = yield* decode(answer.raw, answer)
   const targetDescriptor = new Descriptor({ mediaType: first.mediaType, digest: answer.digest, size: answer.raw.byteLength })
@@ -150,7 +180,9 @@ export const make = Effect.fn("PullPlan.make")(function*(text: string, options: 
     documents.push(new PlannedDocument({ descriptor, raw }))
     if (doc._tag === "Image") {
       const manifest = yield* Effect.fromResult(Manifest.checkImage(doc))
-      const configRaw = yield* configOf(repository, manifest.config)
+      const configRaw = yield* configOf(repository, manifest.config, (raw) => Result.match(
+        Result.flatMap(ImageConfig.decode(raw), (config) => ImageConfig.fits(config, manifest)),
+        { onFailure: () => false, onSuccess: ({ platform }) => Platform.distance(wanted, platform) !== undefined }))
       const config = yield* Effect.fromResult(Result.flatMap(ImageConfig.decode(configRaw), (config) => ImageConfig.fits(config, manifest)))
       return Option.some({ manifest, descriptor, config, configRaw })
     }
@@ -209,8 +241,9 @@ export const make = Effect.fn("PullPlan.make")(function*(text: string, options: 
     const diffId = diffIds[index]
     return diffId === undefined ? [] : [{ blob: new Descriptor({ mediaType: blob.mediaType, digest: blob.digest, size: blob.size }), diffId }]
   }))
+  const foreign = Object.fromEntries(manifest.layers.flatMap(({ digest, urls }) => urls === undefined || urls.length === 0 ? [] : [[digest, urls]]))
   return new PullPlan({
-    reference: printed, repository, name: reference.digest ?? reference.tag ?? "latest", endpoint: answer.endpoint,
+    reference: printed, repository: Object.keys(foreign).length === 0 ? repository : { ...repository, foreign }, name: reference.digest ?? reference.tag ?? "latest", endpoint: answer.endpoint, ...origin,
     target: targetDescriptor, wanted: Platform.print(wanted), platform: Platform.print(config.platform), fits,
     candidates: candidates.map(({ lost, ...candidate }) => lost === undefined ? candidate : { ...candidate, lost }),
     kind: manifest.mediaType.startsWith("application/vnd.oci.") ? "oci" : "schema2",

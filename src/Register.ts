@@ -68,6 +68,9 @@ export interface Top {
   readonly origin?: { readonly repository: string; readonly endpoint: string }
 }
 
+/** What receiving a layer gives: it in the store, and what of it could not be set on this host. No bytes are no layer. */
+export type Received = { readonly layer: OwnLayer; readonly unset: Unset } | undefined
+
 /** Fills a receipt with a layer's bytes; it may start again from the first one. */
 export type Fill<E, R> = (receipt: Receipt) => Effect.Effect<void, E, R>
 
@@ -149,7 +152,7 @@ const parentRefOf = (image: OldImage, decoded: V1Image.V1Image): string | undefi
 }
 
 /** What the graph is told of one image, and the documents that were generated for it. */
-const registration = (image: LayeredImage, form: OciForm.OciForm, synced: boolean, top: Top | undefined): Result.Result<Registration, ImageRefused> =>
+const registration = (image: LayeredImage, form: OciForm.OciForm, top: Top | undefined): Result.Result<Registration, ImageRefused> =>
   Result.gen(function*() {
     const decoded = yield* Result.mapError(V1Image.decode(GoText.decode(image.json).toWellFormed()), ({ message }) => refuse(image.id, "json", message))
     const config = yield* Result.mapError(Config.decode(form.config.raw), ({ message }) => refuse(image.id, "json", message))
@@ -164,19 +167,14 @@ const registration = (image: LayeredImage, form: OciForm.OciForm, synced: boolea
         layer: image.layer === undefined ? undefined : { diffId: image.layer.diffId, size: image.layer.size }
       },
       target: top?.target ?? form.manifest.descriptor.digest, wanted: top?.wanted ?? Platform.print(config.platform),
-      tags: top?.tags ?? [], synced,
+      tags: top?.tags ?? [], synced: false,
       ...(top?.also === undefined ? {} : { also: top.also }), ...(top?.origin === undefined ? {} : { origin: top.origin })
     }
   })
 
-/**
- * Puts a stack of images, bottom first, on the image `images[0].parent` that is in the graph (or on nothing): their layers
- * must be in the store. All become visible in one transaction, the names of the last one with it. Those that are there
- * already stay as they are. Gives the last one.
- */
-export const enroll = Effect.fn("Register.enroll")(function*(images: ReadonlyArray<LayeredImage>, top: Top = { tags: [] }) {
+/** The modern forms of a stack of images on what is in the graph, and what the graph is to be told of each: all that can be wrong with them is found here. */
+const formsOf = Effect.fnUntraced(function*(images: ReadonlyArray<LayeredImage>, top: Top | undefined) {
   const graph = yield* Graph
-  const blobs = yield* BlobStore
   const [first] = images, last = images.at(-1)
   if (first === undefined || last === undefined) return yield* Effect.die(new Error("no image to enroll"))
   for (const { id } of images) {
@@ -188,18 +186,29 @@ export const enroll = Effect.fn("Register.enroll")(function*(images: ReadonlyArr
   }
   const steps = [...below, ...images.map((image): OciForm.Step => ({ id: image.id, json: textOf(image), layer: image.layer }))]
   const forms = yield* Effect.fromResult(Result.mapError(OciForm.chain(steps, hash), ({ message }) => refuse(last.id, "json", `the image ${last.id} cannot be used: ${message}`)))
-  const own = forms.slice(below.length)
-  yield* Effect.forEach(own.flatMap(({ config, manifest }) => [config, manifest]), ({ descriptor, raw }) => blobs.put(descriptor, raw), { concurrency: 4, discard: true })
+  return yield* Effect.forEach(images, (image, at) => {
+    const form = forms[below.length + at]
+    return form === undefined ? Effect.die(new Error("an image without its form"))
+      : Effect.map(Effect.fromResult(registration(image, form, image === last ? top : undefined)), (entry) => ({ form, entry }))
+  })
+})
+
+/**
+ * Puts a stack of images, bottom first, on the image `images[0].parent` that is in the graph (or on nothing): their layers
+ * must be in the store. All become visible in one transaction, the names of the last one with it. Those that are there
+ * already stay as they are. Gives the last one.
+ */
+export const enroll = Effect.fn("Register.enroll")(function*(images: ReadonlyArray<LayeredImage>, top: Top = { tags: [] }) {
+  const graph = yield* Graph
+  const blobs = yield* BlobStore
+  const prepared = yield* formsOf(images, top)
+  yield* Effect.forEach(prepared.flatMap(({ form: { config, manifest } }) => [config, manifest]), ({ descriptor, raw }) => blobs.put(descriptor, raw), { concurrency: 4, discard: true })
   const safe = (yield* Durability) === "safe"
   if (safe && images.some(({ layer }) => layer !== undefined)) yield* (yield* LayerStore).sync()
-  const registrations = yield* Effect.forEach(images, (image, at) => {
-    const form = own[at]
-    return form === undefined ? Effect.die(new Error("an image without its form")) : Effect.fromResult(registration(image, form, safe, image === last ? top : undefined))
-  })
-  yield* graph.registerAll(registrations)
-  const form = own.at(-1)
-  const found = form === undefined ? Option.none<Image>() : yield* graph.byManifest(form.manifest.descriptor.digest)
-  return yield* Option.match(found, { onNone: () => taken(last.id), onSome: Effect.succeed })
+  yield* graph.registerAll(prepared.map(({ entry }) => ({ ...entry, synced: safe })))
+  const last = prepared.at(-1)
+  const found = last === undefined ? Option.none<Image>() : yield* graph.byManifest(last.form.manifest.descriptor.digest)
+  return yield* Option.match(found, { onNone: () => taken(images.at(-1)?.id ?? ""), onSome: Effect.succeed })
 })
 
 /** Fails unless `id` can be an image's (docker: image.ValidateID). */
@@ -219,16 +228,18 @@ export const parentOf = (id: string, json: Uint8Array): Effect.Effect<string | u
  * leased until the scope closes. Gives what could not be set on this host, too.
  */
 export const register = Effect.fn("Register.register")(function*<E = never, R = never>(image: OldImage, fill?: Fill<E, R>) {
+  return yield* registerWith(image, fill === undefined ? Effect.succeed<Received>(undefined) : receive(image.id, fill))
+})
+
+/** The same with a layer that is received in some other way, which is only run where it is wanted. */
+export const registerWith = Effect.fn("Register.registerWith")(function*<E, R>(image: OldImage, layer: Effect.Effect<Received, E, R>) {
   yield* checkId(image.id)
   const graph = yield* Graph
   const there = yield* graph.node(image.id)
   if (Option.isSome(there)) return { node: there.value, added: false, unset: undefined as Unset | undefined }
-  // Before the layer is read: what cannot be registered in the end is not worth its bytes.
-  yield* parentOf(image.id, image.json)
-  if (image.parent !== undefined && Option.isNone(yield* graph.node(image.parent))) {
-    return yield* refuse(image.id, "parent", `the image ${image.id} stands on ${image.parent}, which is not in the graph: load or pull that one first`)
-  }
-  const received = fill === undefined ? undefined : yield* receive(image.id, fill)
+  // Before the layer is read: what cannot be registered in the end is not worth its bytes, and would leave them.
+  yield* formsOf([{ ...image, layer: undefined }], undefined)
+  const received = yield* layer
   yield* enroll([{ ...image, layer: received?.layer }])
   const node = yield* graph.node(image.id)
   if (Option.isNone(node)) return yield* taken(image.id)

@@ -120,6 +120,20 @@ const mendLayer = Effect.fnUntraced(function*(finding: Finding, diffId: Digest) 
   }))
 })
 
+/** Fetches the blob of a layer that has nothing to be compared with; the next round compares. */
+const mendUnverified = Effect.fnUntraced(function*(finding: Finding, diffId: Digest) {
+  const known = yield* (yield* Upkeep).blobsOf(diffId)
+  if (known.some(({ stored }) => stored)) return { finding, outcome: "left", detail: finding.detail } as const
+  const ways = known.map(({ digest, media_type, repository, size }) => ({ digest, source: { role: "layer", media_type, size, diff_id: diffId, repository } as const }))
+  let reason = "nobody knows where it came from"
+  for (const { digest, source } of ways.filter(({ source }) => source.repository !== null)) {
+    const { done, reason: why } = yield* restore(digest, [source])
+    if (done !== undefined) return { finding, outcome: "mended", detail: `its blob was ${done}` } as const
+    reason = why
+  }
+  return { finding, outcome: "left", detail: `its blob is not in the store, and could not be had: ${reason}` } as const
+})
+
 /** A file in blobs/ that the store does not list: listed if it is what its name says, else put away. */
 const mendStray = Effect.fnUntraced(function*(finding: Finding) {
   const upkeep = yield* Upkeep
@@ -143,6 +157,8 @@ const mend = Effect.fnUntraced(function*(finding: Finding): Effect.fn.Return<Act
       return blob === undefined ? left : yield* mendBlob(finding, blob)
     case "layer-damaged": case "layer-folder-missing":
       return is(subject) ? yield* mendLayer(finding, subject) : left
+    case "layer-unverified":
+      return is(subject) ? yield* mendUnverified(finding, subject) : left
     case "layer-row-wrong":
       if (!is(subject) || facts === undefined) return left
       yield* upkeep.correct(subject, facts)
@@ -168,8 +184,8 @@ const mend = Effect.fnUntraced(function*(finding: Finding): Effect.fn.Return<Act
 type Services = Effect.Services<ReturnType<typeof mendBlob>> | Effect.Services<ReturnType<typeof mendLayer>>
 
 const aboutRows = new Set<Finding["kind"]>(["chain-wrong", "dangling"])
-/** Blobs come before the layers that are made of them. */
-const order = (kind: Finding["kind"]) => kind.startsWith("layer-") ? 1 : 0
+/** Blobs come before the layers that are made of them, and those before what is only not compared yet. */
+const order = (kind: Finding["kind"]) => kind === "layer-unverified" ? 2 : kind.startsWith("layer-") ? 1 : 0
 
 const round = Effect.fnUntraced(function*(findings: ReadonlyArray<Finding>) {
   const actions: Array<Action> = []
@@ -181,7 +197,8 @@ const round = Effect.fnUntraced(function*(findings: ReadonlyArray<Finding>) {
   }
   const seen = new Set<string>()
   for (const finding of findings.toSorted((a, b) => order(a.kind) - order(b.kind))) {
-    if (aboutRows.has(finding.kind) || finding.kind === "layer-unverified") continue
+    if (aboutRows.has(finding.kind)) continue
+    if (finding.kind === "layer-unverified" && actions.some(({ outcome }) => outcome === "mended")) continue // compared once more first
     const key = `${finding.kind} ${finding.blob ?? finding.subject}`
     if (seen.has(key)) continue
     seen.add(key)

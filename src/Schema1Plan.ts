@@ -14,6 +14,7 @@ import * as V1Image from "./image/v1/V1Image.ts"
 import { LayerState } from "./progress/PullEvent.ts"
 import * as Policy from "./Policy.ts"
 import * as Jws from "./registry/Jws.ts"
+import * as Origin from "./Origin.ts"
 import { Registry, type Repository } from "./registry/Registry.ts"
 import { BlobStore } from "./store/BlobStore.ts"
 import { Graph, type Node } from "./store/Graph.ts"
@@ -55,10 +56,11 @@ export class Schema1Plan extends Schema.Class<Schema1Plan>("Schema1Plan")({
   kind: Schema.Literal("schema1"),
   /** The normalised reference. */
   reference: Schema.String,
-  repository: Schema.Struct({ domain: Schema.String, path: Schema.String }),
+  repository: Schema.Struct({ domain: Schema.String, path: Schema.String, pinned: Schema.optionalKey(Schema.Boolean) }),
   /** The tag or digest to record. */
   name: Schema.String,
   endpoint: Schema.String,
+  ...Origin.fields,
   /** What the signatures cover: its digest is the manifest's. */
   target: Descriptor,
   wanted: Schema.String,
@@ -151,9 +153,10 @@ export interface Schema1Answer {
 
 /** Says what a pull of the schema1 manifest in `answer` would do. It writes nothing but the IDs' texts of images it may reuse. */
 export const make = Effect.fn("Schema1Plan.make")(function*(
-  answer: Schema1Answer, { printed, reference, wanted, strict }: { readonly reference: Reference.Reference; readonly printed: string; readonly wanted: Platform.Platform; readonly strict: boolean }
+  answer: Schema1Answer,
+  { origin, printed, reference, wanted, strict }: { readonly reference: Reference.Reference; readonly origin: Effect.Success<ReturnType<typeof Origin.of>>; readonly printed: string; readonly wanted: Platform.Platform; readonly strict: boolean }
 ) {
-  const repository: Repository = { domain: reference.domain, path: reference.path }
+  const repository: Repository = { domain: reference.domain, path: reference.path, ...(reference.digest === undefined ? {} : { pinned: true }) }
   const asked = reference.digest ?? reference.tag ?? "latest"
   const signed = yield* Effect.mapError(Effect.fromResult(SignedManifest.decode(answer.raw, Jws.hash)), ({ message, rule }) =>
     new Schema1Refused({ reference: printed, rule, reason: message }))
@@ -180,7 +183,7 @@ export const make = Effect.fn("Schema1Plan.make")(function*(
   const target = new Descriptor({ mediaType, digest: answer.digest, size: content.byteLength })
   const whole = new Descriptor({ mediaType, digest: Digest.Digest.make(`sha256:${createHash("sha256").update(answer.raw).digest("hex")}`), size: answer.raw.byteLength })
   return new Schema1Plan({
-    kind: "schema1", reference: printed, repository, name: asked, endpoint: answer.endpoint, target, wanted: Platform.print(wanted),
+    kind: "schema1", reference: printed, repository, name: asked, endpoint: answer.endpoint, ...origin, target, wanted: Platform.print(wanted),
     platform: Platform.print(platform), fits, keys, images: found,
     documents: [{ descriptor: target, raw: content }, ...(whole.digest === target.digest ? [] : [{ descriptor: whole, raw: answer.raw }])]
   })

@@ -4,6 +4,7 @@ import { Control } from "./layer/Control.ts"
 import { Workers } from "./layer/Workers.ts"
 import { Layers, perform } from "./Layers.ts"
 import { Pools } from "./Pools.ts"
+import * as Configuration from "./registry/config/Load.ts"
 import { Credentials } from "./registry/Credentials.ts"
 import { Registry } from "./registry/Registry.ts"
 import { Transport } from "./registry/Transport.ts"
@@ -17,7 +18,12 @@ export interface TowlineOptions {
 }
 
 /** The store alone, for programs that ask no registry. Its trees are removed, and its blobs hashed again, by the workers. */
-export const layerStore = (options: TowlineOptions) => {
+export const layerStore = (options: TowlineOptions) => withWorkers(Store.layer({ path: options.store }))
+
+/** As `layerStore`, for programs that only read: the store may be mounted read-only. */
+export const layerReading = (options: TowlineOptions) => withWorkers(Store.layerReading({ path: options.store }))
+
+const withWorkers = (store: ReturnType<typeof Store.layer>) => {
   const remover = Layer.effect(Store.Remover, Effect.map(Effect.context<Workers>(), (context) => (path: string) =>
     perform<"remove">({ kind: "remove", path }, path, new Control()).pipe(
       Effect.catchTags({ LayerRefused: Effect.die, JobStopped: Effect.die }), Effect.provideContext(context))))
@@ -27,12 +33,13 @@ export const layerStore = (options: TowlineOptions) => {
       perform<"hash">({ kind: "hash", fd, size, algorithm }, path, new Control()).pipe(
         Effect.map(({ hex }) => hex), Effect.catchTags({ LayerRefused: Effect.die, JobStopped: Effect.die }), Effect.provideService(Workers, workers))
   })))
-  return Store.layer({ path: options.store }).pipe(Layer.provide(Layer.merge(remover, hasher)))
+  return store.pipe(Layer.provide(Layer.merge(remover, hasher)))
 }
 
-/** The whole: a store, a registry client, the workers, and what shares their work. Needs a FileSystem for the credentials file. */
+/** The whole: a store, a registry client, the workers, and what shares their work. Needs a FileSystem for credentials and configuration. */
 export const layer = (options: TowlineOptions) => {
-  const registry = Layer.merge(Registry.layer, V1Registry.layer).pipe(Layer.provide(Layer.mergeAll(Transport.layer, Credentials.layer)))
+  const registry = Layer.merge(Registry.layer, V1Registry.layer).pipe(
+    Layer.provide(Layer.mergeAll(Transport.layer, Credentials.layer)), Layer.provide(Configuration.layer))
   const base = Layer.mergeAll(layerStore(options), registry).pipe(Layer.provideMerge(Workers.layer))
   return Layer.mergeAll(Layers.layer, Pools.layer).pipe(Layer.provideMerge(Download.Downloads.layer), Layer.provideMerge(base))
 }

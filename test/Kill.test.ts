@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { spawnSync } from "node:child_process"
-import { existsSync, readdirSync, readFileSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
 import { ImageBuilder, TestRegistry, Tree } from "../src/testing/index.ts"
 import { command, type Ended, startCommand } from "./command.ts"
 import { assertSound, temporary, towline } from "./harness.ts"
@@ -131,25 +132,47 @@ describe("Killed at any step", () => {
     }), { concurrency: 2 })
   }).pipe(Effect.scoped), patience)
 
-  it.live.skipIf(missing && !required)("graph rm: SIGKILL at renames, syncs, removals and writes (needs strace)", () => Effect.gen(function*() {
-    assert.isFalse(missing, "strace is missing, or may not trace")
-    const { reference } = yield* shelf
-    const pulled = Effect.gen(function*() {
-      const folder = yield* temporary
-      const store = join(folder, "store")
-      assertDigest(yield* command("pull", ["-q", "--store", store, reference]))
-      return { folder, store, rm: ["rm", "--store", store, reference] }
-    })
-    const first = yield* pulled
-    const trace = join(first.folder, "trace")
-    assert.strictEqual((yield* command("graph", first.rm, { under: traced(trace) })).code, 0)
-    yield* Effect.forEach(pointsIn(readFileSync(trace, "utf8"), points(2)), Effect.fnUntraced(function*(point) {
-      const { folder, rm, store } = yield* pulled
-      yield* command("graph", rm, { under: met(point, "signal=KILL") })
-      yield* assertChecked(store)
-      assert.deepStrictEqual(ingests(store), [])
-      assertDigest(yield* command("pull", ["-q", "--store", store, reference]))
-      yield* assertSound(folder).pipe(Effect.provide(towline(folder)))
-    }, Effect.scoped), { concurrency: 2 })
-  }).pipe(Effect.scoped), patience)
+  /** What each verb is run on: a store with the image, and what it is to do there. */
+  const verbs: ReadonlyArray<readonly [verb: string, args: (reference: string) => ReadonlyArray<string>, prepare: (store: string, reference: string) => Effect.Effect<unknown>]> = [
+    ["rm", (reference) => [reference], () => Effect.void],
+    // The image loses its tag, and keeps it a while longer in the log.
+    ["gc", () => ["--older-than", "0"], (store) => Effect.sync(() => {
+      const db = new DatabaseSync(join(store, "graph.db"))
+      db.exec("DELETE FROM tags")
+      db.close()
+    })],
+    ["check", () => ["-q", "--repair"], (store) => Effect.sync(() => {
+      for (const folder of ["blobs/sha256", "layers/sha256"]) {
+        const [first = "", second = ""] = readdirSync(join(store, folder)).map((name) => join(store, folder, name))
+        if (folder.startsWith("layers")) writeFileSync(join(first, "fs/more"), "")
+        else for (const file of [first, second]) truncateSync(file, 1)
+      }
+    })]
+  ]
+  for (const [verb, args, prepare] of verbs) {
+    it.live.skipIf(missing && !required)(`graph ${verb}: SIGKILL at renames, syncs, removals and writes (needs strace)`, () => Effect.gen(function*() {
+      assert.isFalse(missing, "strace is missing, or may not trace")
+      const { reference } = yield* shelf
+      const pulled = Effect.gen(function*() {
+        const folder = yield* temporary
+        const store = join(folder, "store")
+        assertDigest(yield* command("pull", ["-q", "--store", store, reference]))
+        yield* prepare(store, reference)
+        return { folder, store, line: [verb, "--store", store, ...args(reference)] }
+      })
+      const first = yield* pulled
+      const trace = join(first.folder, "trace")
+      assert.strictEqual((yield* command("graph", first.line, { under: traced(trace) })).code, 0)
+      yield* Effect.forEach(pointsIn(readFileSync(trace, "utf8"), points(verb === "rm" ? 2 : 1)), Effect.fnUntraced(function*(point) {
+        const { folder, line, store } = yield* pulled
+        yield* command("graph", line, { under: met(point, "signal=KILL") })
+        // What was damaged before may be so still; what the kill left is not.
+        const again = yield* command("graph", verb === "check" ? line : ["check", "-q", "--store", store])
+        assert.strictEqual(again.code, 0, `${again.stdout}${again.stderr}`)
+        assert.deepStrictEqual(ingests(store), [])
+        assertDigest(yield* command("pull", ["-q", "--store", store, reference]))
+        yield* assertSound(folder).pipe(Effect.provide(towline(folder)))
+      }, Effect.scoped), { concurrency: 2 })
+    }).pipe(Effect.scoped), patience)
+  }
 })

@@ -1,5 +1,5 @@
 import { assert, layer as suite } from "@effect/vitest"
-import { Effect, Layer, Stream } from "effect"
+import { Effect, Layer, Option, Stream } from "effect"
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { gzipSync, zstdCompressSync } from "node:zlib"
@@ -177,6 +177,11 @@ suite(Layer.empty, { excludeTestServices: true })("Load", (it) => {
     assert.strictEqual(readFileSync(join((yield* LayerStore).folder(node.layers[1]?.diffId ?? base.diffId), "fs", "child"), "utf8"), "c")
     const again = yield* load(put(items))
     assert.deepStrictEqual([again.images.map(({ changed }) => changed), again.renamed], [[false, false], []])
+    yield* graph.remove("busybox:1")
+    assert.isTrue(Option.isSome(yield* graph.node(parent)), "its child needs it")
+    yield* graph.remove("busybox")
+    assert.deepStrictEqual([yield* graph.exists(child), yield* graph.exists(parent)], [false, false])
+    yield* load(put(items))
     const other = yield* load(put(SavedArchive.legacy([{ id: lone, json: JSON.stringify({ id: lone }), layer: Archive.archive([]) }], { busybox: { latest: lone } })))
     assert.deepStrictEqual(other.renamed.map(Load.renamedSentence), [`The image busybox:latest already exists, renaming the old one with ID ${child.slice(0, 12)} to empty string`])
   })))

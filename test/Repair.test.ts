@@ -78,6 +78,10 @@ describe("Repair", () => {
     damage(blobFile(store, demo.layers[0]?.digest ?? ""))
     writeFileSync(join(layerFolder(store, demo.diffIds[0]), "fs/extra"), "")
     assert.deepStrictEqual(outcomes(yield* repaired(folder)), [["mended blob-digest", "mended layer-damaged"], []])
+    // As a repair that was killed between the two leaves it.
+    rmSync(blobFile(store, demo.layers[0]?.digest ?? ""))
+    alter(store, `DELETE FROM blobs WHERE digest = '${demo.layers[0]?.digest ?? ""}'`)
+    assert.deepStrictEqual(outcomes(yield* repaired(folder)), [["mended layer-unverified"], []])
     assert.isFalse(existsSync(join(layerFolder(store, demo.diffIds[0]), "fs/extra")))
   }).pipe(Effect.scoped), 60_000)
 

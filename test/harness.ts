@@ -7,6 +7,7 @@ import { join } from "node:path"
 import * as Check from "../src/Check.ts"
 import { Native } from "../src/Layers.ts"
 import * as Pull from "../src/Pull.ts"
+import * as Places from "../src/registry/config/Places.ts"
 import * as RetryPolicy from "../src/registry/RetryPolicy.ts"
 import * as Towline from "../src/Towline.ts"
 
@@ -20,13 +21,14 @@ export const temporary: Effect.Effect<string, never, Scope.Scope> = Effect.acqui
  * waited for where `durability` says so: a sync is of the whole file system, with whatever other tests write there.
  */
 export const towline = (
-  folder: string, options: { readonly native?: boolean; readonly limits?: Partial<RetryPolicy.Limits>; readonly durability?: "safe" | "fast" } = {}
+  folder: string, options: { readonly places?: Partial<Places.Places>; readonly native?: boolean; readonly limits?: Partial<RetryPolicy.Limits>; readonly durability?: "safe" | "fast" } = {}
 ) =>
   Towline.layer({ store: join(folder, "store") }).pipe(
     Layer.provideMerge(Layer.mergeAll(
       NodeServices.layer,
       ConfigProvider.layer(ConfigProvider.fromEnvRecord({ DOCKER_CONFIG: join(folder, "no-config") })),
       Layer.succeed(Native, options.native ?? true),
+      Layer.succeed(Places.Place, { ...Places.nowhere, ...options.places }),
       Layer.succeed(Pull.Durability, options.durability ?? "fast"),
       Layer.effect(RetryPolicy.Limits, Effect.map(RetryPolicy.Limits, (limits) => ({ ...limits, pace: 0.01, ...options.limits })))
     )))

@@ -14,12 +14,13 @@ import * as StrongId from "../../src/image/v1/StrongId.ts"
 import * as V1Image from "../../src/image/v1/V1Image.ts"
 import { Workers } from "../../src/layer/Workers.ts"
 import * as Load from "../../src/Load.ts"
+import { Pools } from "../../src/Pools.ts"
 import { Hub } from "../../src/progress/Hub.ts"
 import { keyOf, type PullEvent } from "../../src/progress/PullEvent.ts"
 import * as Register from "../../src/Register.ts"
 import { hash } from "../../src/registry/Jws.ts"
 import * as SaveOld from "../../src/SaveOld.ts"
-import { Graph, type Node } from "../../src/store/Graph.ts"
+import { Graph, ImageNotFound, type Node } from "../../src/store/Graph.ts"
 import * as Towline from "../../src/Towline.ts"
 import { Hang, kind, type Outcome } from "./Kind.ts"
 
@@ -35,6 +36,10 @@ const text = (step: Fields, field: string, otherwise?: string): Effect.Effect<st
   const value = step[field] ?? otherwise
   return typeof value === "string" ? Effect.succeed(value) : Effect.fail(new BadStep({ problem: `the step has no text ${field}` }))
 }
+/** Fails unless the graph has the image. */
+const present = Effect.fnUntraced(function*(id: string) {
+  if (Option.isNone(yield* (yield* Graph).node(id))) return yield* new ImageNotFound({ name: id })
+})
 const tarOf = (step: Fields) => typeof step["tar"] === "string" && step["tar"] !== "" ? Buffer.from(step["tar"], "base64") : undefined
 const bytesOf = (value: string) => new TextEncoder().encode(value)
 const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex")
@@ -45,6 +50,7 @@ const words = (error: unknown): string => {
   if (typeof error !== "object" || error === null || !("_tag" in error)) return String(error)
   if (error._tag === "ImageNotFound" && "name" in error) return `could not find image: ${error.name === "" ? "Prefix can't be empty" : `no such id: ${String(error.name)}`}`
   if (error._tag === "ImageRefused" && "rule" in error && error.rule === "id" && "id" in error) return `invalidimageid: image ID '${String(error.id)}' is invalid `
+  if (error._tag === "ArchiveRefused" && "rule" in error) return /^image ID '.*' is invalid$/s.test(String(error.rule)) ? `invalidimageid: ${String(error.rule)} ` : String(error.rule)
   if (error._tag === "AmbiguousName") return "could not find image: Multiple IDs found with provided prefix"
   return "message" in error ? String(error.message) : String(error._tag)
 }
@@ -140,16 +146,20 @@ const run = Effect.fnUntraced(function*(step: Fields, folder: string) {
     case "register-v1": {
       const json = yield* text(step, typeof step["json"] === "string" ? "json" : "v1")
       const image = yield* Effect.fromResult(V1Image.decode(json.toWellFormed()))
-      yield* Register.register({ id: image.id, kind: "v1", parent: image.parent === "" ? undefined : image.parent, json: bytesOf(json) }, fromBytes(tarOf(step)))
-      return { id: image.id }
+      const id = yield* text(step, "asID", image.id), parent = yield* text(step, "parentID", image.parent)
+      yield* Register.register({ id, kind: "v1", parent: parent === "" ? undefined : parent, json: bytesOf(json) }, fromBytes(tarOf(step)))
+      return { id }
     }
     case "set-v1compat": {
-      yield* graph.setCompatibility(yield* text(step, "id"), yield* text(step, "data"))
+      const id = yield* text(step, "id")
+      yield* present(id)
+      yield* graph.setCompatibility(id, yield* text(step, "data", ""))
       return {}
     }
     case "infos": return { images: yield* imagesOf(yield* text(step, "manifest")) }
     case "v1compat": case "generate-v1compat": {
-      return { data: yield* graph.compatibility(yield* text(step, "id")) }
+      const id = yield* text(step, "id")
+      return { data: (yield* graph.compatibility(id)) ?? (yield* new ImageNotFound({ name: id })) }
     }
     case "tag": {
       const { image, name } = yield* named(step)
@@ -176,14 +186,15 @@ const run = Effect.fnUntraced(function*(step: Fields, folder: string) {
       return { heads, ids }
     }
     case "tar-layer": {
-      const members = yield* SaveOld.members([yield* text(step, "id")])
-      const own = members.find(({ name }) => name === `${String(step["id"])}/layer.tar`)
+      const { id } = yield* SaveOld.lookUp(yield* text(step, "id"))
+      const own = (yield* SaveOld.members([id])).find(({ name }) => name === `${id}/layer.tar`)
       const content = own === undefined ? new Uint8Array(0) : yield* bytesIn(own)
       return { length: content.byteLength, sha256: sha256(content) }
     }
     case "save": {
-      const list = Schema.decodeUnknownOption(Schema.Array(Schema.String))(step["names"])
-      const members = yield* SaveOld.members(Option.getOrElse(list, () => []))
+      const list = Schema.decodeUnknownOption(Schema.Array(Schema.String))(step["names"] ?? (step["name"] === undefined ? [] : [step["name"]]))
+      if (Option.isNone(list)) return yield* new BadStep({ problem: "the step has no list names" })
+      const members = yield* SaveOld.members(list.value)
       return { entries: yield* Effect.forEach(members, entryOf) }
     }
     case "load": {
@@ -211,16 +222,19 @@ const expectedOf = (result: Fields): Fields => {
   return { ...result, dump: { graph: Object.fromEntries(Object.entries(graph).map(([id, facts]) => [id, without(facts)])), repositories } }
 }
 
-/** What came out, in the fields that the file tells of. Of an error only what Docker said itself counts. */
+/** What came out, in the fields that the file tells of. Of an error only what Docker said itself counts; an empty list is null where Go had none. */
 const compared = (expected: Fields, actual: Fields): Fields =>
-  Object.fromEntries(Object.keys(expected).map((key) => [key, key === "error" ? errorOf(expected["error"], actual["error"]) : actual[key] ?? null]))
+  Object.fromEntries(Object.entries(expected).map(([key, wanted]) => {
+    const found = actual[key] ?? null
+    return [key, key === "error" ? errorOf(wanted, found) : wanted === null && Array.isArray(found) && found.length === 0 ? null : found]
+  }))
 
 const foreign = /json: |invalid character|unexpected end of JSON|unexpected EOF|\bEOF$|archive\/tar|gzip|flate|bzip2|\bxz\b|no such file|stat \/|open \/|lstat|mkdir|Driver |Untar|exit status|runtime error|parsing time|breakout|not a directory|file exists|invalid argument|permission denied/i
 
 const errorOf = (expected: unknown, found: unknown): unknown =>
   typeof expected === "string" && typeof found === "string" && foreign.test(expected) ? expected : found ?? null
 
-const services = (store: string) => Towline.layerStore({ store }).pipe(
+const services = (store: string) => Layer.merge(Pools.layer, Towline.layerStore({ store })).pipe(
   Layer.provideMerge(Workers.layer), Layer.provideMerge(Layer.mergeAll(NodeServices.layer, Layer.succeed(Durability, "fast"))))
 
 /** Scenarios on an empty store: each step through what the commands use, its result beside the one expected. */

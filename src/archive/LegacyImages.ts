@@ -38,6 +38,7 @@ export interface LegacyOrder {
 /** A legacy archive: its folders, and its tags (in the order of the file). */
 export interface LegacyArchive {
   readonly tree: Tree
+  /** Throws `ArchiveRefused` where a name is none, or the file no map: 1.9 looked at it last. */
   readonly tags: ReadonlyArray<LegacyTag>
   /** Every id or folder name that the order of registration may depend on being in the graph. */
   readonly addresses: ReadonlyArray<string>
@@ -65,24 +66,28 @@ const tagsOf = (tree: Tree): ReadonlyArray<LegacyTag> => {
     return read.success
   }
   return Object.entries(Document.decode(Repositories, file) ?? {}).flatMap(([repository, tags]) => {
-    const { canonicalName, index, localName } = checked(LegacyReference.repositoryInfo(repository))
-    // 1.9 took any text with a dot or colon for a host.
-    if (!/^[a-z0-9[]/i.test(index)) throw file.refuse(`"${repository}" names no host`)
+    checked(LegacyReference.checkRepository(repository))
+    // 1.9's tag store looked at nothing else. Capitals are let through; what is no name in small letters either is not, nor is any text with a dot or colon a host.
+    const { index } = checked(LegacyReference.repositoryInfo(repository.toLowerCase()))
+    if (!/^[a-z0-9[]/.test(index)) throw file.refuse(`"${repository}" names no host`)
+    const name = LegacyReference.normalizeLocalName(repository)
     return Object.entries(tags ?? {}).map(([tag, address]) => ({
-      name: localName, canonical: canonicalName, tag: checked(LegacyReference.checkTag(tag === "" ? "latest" : tag)), address
+      name, canonical: LegacyReference.canonicalOf(name), tag: checked(LegacyReference.checkTag(tag === "" ? "latest" : tag)), address
     }))
   })
 }
 
 class Reading implements LegacyArchive {
   readonly tree: Tree
-  readonly tags: ReadonlyArray<LegacyTag>
   private readonly read = new Map<Name, LegacyImage>()
   private held = 0
 
   constructor(tree: Tree) {
     this.tree = tree
-    this.tags = tagsOf(tree)
+  }
+
+  get tags(): ReadonlyArray<LegacyTag> {
+    return tagsOf(this.tree)
   }
 
   get addresses(): ReadonlyArray<string> {
@@ -162,5 +167,5 @@ class Reading implements LegacyArchive {
   }
 }
 
-/** Reads an archive of Docker 1.9 or before. Throws `ArchiveRefused` for names in `repositories` that are none. */
+/** Reads an archive of Docker 1.9 or before. */
 export const read = (tree: Tree): LegacyArchive => new Reading(tree)

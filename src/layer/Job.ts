@@ -2,6 +2,7 @@ import type { OwnerMap } from "./merge/Owners.ts"
 import type { Limits } from "./Limits.ts"
 import type { ApplySummary } from "./apply/Apply.ts"
 import type { Comparison } from "./Sums.ts"
+import type { ViewEntry } from "./view/View.ts"
 
 /** Unpack a layer: follow the file `fd` up to `size` bytes as `control` allows, into `folder`/fs and `folder`/meta. */
 export interface UnpackJob {
@@ -68,8 +69,17 @@ export interface InflateJob {
   readonly native: boolean
 }
 
+/** Read the layers' tars in the files, lowest first, into one root file system, and list its names. */
+export interface ViewJob {
+  readonly kind: "view"
+  readonly layers: ReadonlyArray<{ readonly fd: number; readonly size: number }>
+  /** Hash what files hold. */
+  readonly hash: boolean
+  readonly native: boolean
+}
+
 /** What a worker can be asked. */
-export type Job = UnpackJob | MergeJob | RemoveJob | InflateJob | CompareJob | HashJob
+export type Job = UnpackJob | MergeJob | RemoveJob | InflateJob | CompareJob | HashJob | ViewJob
 
 /** What applying could not set on this host. */
 export type Unset = ApplySummary["unset"]
@@ -89,6 +99,7 @@ export interface Answers {
   readonly remove: { readonly removed: true }
   readonly compare: Comparison & Pick<Unpacked, "entries" | "size">
   readonly hash: { readonly hex: string }
+  readonly view: { readonly entries: ReadonlyArray<ViewEntry> }
   readonly inflate: { readonly size: number }
 }
 

@@ -7,12 +7,13 @@ import { Refused } from "./Fault.ts"
 import { MetaDamaged } from "./apply/Meta.ts"
 import { defaultLimits } from "./Limits.ts"
 import { inflater } from "./inflate/Inflate.ts"
-import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob } from "./Job.ts"
+import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob, ViewJob } from "./Job.ts"
 import { flatten } from "./merge/Flatten.ts"
 import { merge } from "./merge/Merge.ts"
 import { removeTree } from "./tree/Remove.ts"
 import * as Sums from "./Sums.ts"
 import * as Syscalls from "./Syscalls.ts"
+import { View } from "./view/View.ts"
 import { TarReader } from "./tar/Tar.ts"
 
 const piece = Buffer.allocUnsafeSlow(256 * 1024)
@@ -40,7 +41,11 @@ const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
   const { limits = defaultLimits } = job
   const fs = `${job.folder}/fs`
   mkdirSync(fs, { mode: 0o700 })
-  const apply = new Apply(fs, `${job.folder}/meta`, { syscalls: syscalls(job.native), stop })
+  const apply = new Apply(fs, `${job.folder}/meta`, {
+    syscalls: syscalls(job.native), stop,
+    // An image that names no diff IDs is one of Docker's old graph.
+    confined: job.diffId === undefined
+  })
   try {
     const tar = new TarReader(apply, limits)
     const algorithm = job.diffId?.startsWith("sha512:") ? "sha512" : "sha256"
@@ -108,6 +113,33 @@ const compare = async (job: CompareJob, control: Control): Promise<Answers["comp
   }
 }
 
+const view = async (job: ViewJob, control: Control): Promise<Answers["view"]> => {
+  const stop = stopOf(control)
+  const made = new View({ hash: job.hash })
+  for (const { fd, size } of job.layers) {
+    made.begin()
+    const tar = new TarReader(made)
+    const inflate = inflater((bytes) => {
+      stop()
+      tar.write(bytes)
+    }, { native: job.native })
+    try {
+      for (let at = 0; at < size;) {
+        const read = readSync(fd, piece, 0, Math.min(piece.byteLength, size - at), at)
+        if (read === 0) throw new Refused(`a layer's file ended at ${at} of ${size} bytes`)
+        at += read
+        await inflate.write(piece.subarray(0, read))
+      }
+      await inflate.end()
+    } finally {
+      inflate.close()
+    }
+    tar.end()
+    made.finish()
+  }
+  return { entries: [...made.entries()] }
+}
+
 const hash = (job: HashJob, control: Control): Answers["hash"] => {
   const stop = stopOf(control)
   const hash = createHash(job.algorithm)
@@ -168,6 +200,7 @@ const perform = (job: Job, control: Control): Answers[Job["kind"]] | Promise<Ans
     case "remove": return remove(job, control)
     case "compare": return compare(job, control)
     case "hash": return hash(job, control)
+    case "view": return view(job, control)
     case "inflate": return inflateArchive(job, control)
   }
 }

@@ -1,11 +1,11 @@
-import { Clock, Effect, Layer } from "effect"
+import { Effect, Layer } from "effect"
 import { short } from "../image/Digest.ts"
 import { Workers } from "../layer/Workers.ts"
 import * as Format from "../progress/Format.ts"
 import { Graph, type Image, type TagName } from "../store/Graph.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
-import { table } from "./Table.ts"
+import { reading } from "./Reading.ts"
 
 interface Flags {
   readonly store: string
@@ -18,27 +18,6 @@ interface Named extends Flags {
 const inStore = (flags: Flags) => Effect.provide(Towline.layerStore({ store: flags.store }).pipe(Layer.provide(Workers.layer)))
 
 const nameOf = ({ name, reference }: TagName): string => `${name}${reference.includes(":") ? "@" : ":"}${reference}`
-
-/** Seconds, minutes, hours or days since a time (ms). */
-const ago = (now: number, since: number): string => {
-  const minutes = Math.max(0, Math.floor((now - since) / 60_000))
-  if (minutes < 60) return `${minutes} min ago`
-  return minutes < 48 * 60 ? `${Math.floor(minutes / 60)} h ago` : `${Math.floor(minutes / 1440)} d ago`
-}
-
-/** A line for each tag, and for each image without one. */
-export const ls = Effect.fnUntraced(function*(flags: Flags) {
-  const listed = yield* Effect.flatMap(Graph, (graph) => graph.list).pipe(inStore(flags))
-  if (flags.json) return yield* Cli.print(JSON.stringify(listed))
-  const now = yield* Clock.currentTimeMillis
-  yield* Cli.print(table([
-    ["IMAGE", "ID", "PLATFORM", "SIZE", "SINCE"],
-    ...listed.map(({ id, name, platform, reference, since, size }) => [
-      name === undefined || reference === undefined ? "<untagged>" : Format.printable(nameOf({ name, reference })),
-      id.slice(0, 12), Format.printable(platform), Format.bytes(size), ago(now, since)
-    ])
-  ]))
-})
 
 const facts = (image: Image & { readonly configBytes: Uint8Array }) => ({
   id: image.id, kind: image.kind, platform: image.platform, created: image.created, tags: image.tags.map(nameOf),
@@ -60,7 +39,7 @@ const describe = (image: Image): string => [
 
 /** Everything the store knows of images. */
 export const show = Effect.fnUntraced(function*(flags: Named) {
-  const images = yield* Effect.flatMap(Graph, (graph) => Effect.forEach(flags.names, (name) => graph.show(name))).pipe(inStore(flags))
+  const images = yield* Effect.flatMap(Graph, (graph) => Effect.forEach(flags.names, (name) => graph.show(name))).pipe(reading(flags.store))
   if (flags.json) return yield* Cli.print(JSON.stringify(images.map(facts)))
   yield* Cli.print(images.map((image) => {
     const config = JSON.stringify(facts(image).configJson, ["config", "User", "Env", "Entrypoint", "Cmd", "WorkingDir"], 2)

@@ -5,6 +5,7 @@ import { Durability } from "../Durability.ts"
 import { Workers } from "../layer/Workers.ts"
 import * as Load from "../Load.ts"
 import * as Format from "../progress/Format.ts"
+import { Pools } from "../Pools.ts"
 import { Hub } from "../progress/Hub.ts"
 import { keyOf, type PullEvent } from "../progress/PullEvent.ts"
 import * as Disk from "../store/Disk.ts"
@@ -46,7 +47,7 @@ export const load = Effect.fnUntraced(function*(flags: LoadFlags) {
   }
   const shown = yield* Progress.show(flags.quiet ? "quiet" : flags.progress, hub.stream).pipe(Effect.forkChild({ startImmediately: true }))
   const loaded = yield* Load.load(hub, sourceOf(flags.file), options).pipe(
-    Effect.provide(Towline.layerStore({ store: flags.store }).pipe(Layer.provideMerge(Workers.layer))),
+    Effect.provide(Layer.merge(Pools.layer, Towline.layerStore({ store: flags.store })).pipe(Layer.provideMerge(Workers.layer))),
     Effect.provideService(Durability, flags.durability),
     Effect.ensuring(Effect.andThen(Effect.sync(() => hub.end()), Effect.ignore(Fiber.join(shown))))
   )

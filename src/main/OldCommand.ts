@@ -11,6 +11,7 @@ import { Graph } from "../store/Graph.ts"
 import * as Towline from "../Towline.ts"
 import { unsetSentence } from "../Unset.ts"
 import * as Cli from "./Cli.ts"
+import { reading } from "./Reading.ts"
 import { table } from "./Table.ts"
 
 const inStore = (store: string) => Effect.provide(Towline.layerStore({ store }).pipe(Layer.provideMerge(Workers.layer)))
@@ -44,7 +45,7 @@ export const set = Effect.fnUntraced(function*(flags: { readonly store: string; 
 
 /** How an image was made, newest step first. */
 export const history = Effect.fnUntraced(function*(flags: { readonly store: string; readonly image: string; readonly v1: boolean; readonly json: boolean }) {
-  const steps = yield* History.of(flags.image, { v1: flags.v1 }).pipe(inStore(flags.store))
+  const steps = yield* History.of(flags.image, { v1: flags.v1 }).pipe(reading(flags.store))
   if (flags.json) return yield* Cli.print(JSON.stringify(steps))
   const text = (value: string | undefined) => Format.printable((value ?? "").replaceAll(/\s+/g, " "))
   yield* Cli.print(table([
@@ -53,5 +54,5 @@ export const history = Effect.fnUntraced(function*(flags: { readonly store: stri
       text(createdBy === "" ? comment : createdBy), id?.slice(0, 12) ?? "-", ...flags.v1 ? [text(v1).slice(0, 12)] : [],
       text(created).slice(0, 10), size === undefined ? "-" : Format.bytes(size)
     ])
-  ], process.stdout.isTTY ? process.stdout.columns : undefined))
+  ]))
 })

@@ -8,7 +8,6 @@ import { keyOf, type PullEvent } from "../progress/PullEvent.ts"
 import * as Policy from "../Policy.ts"
 import * as Pull from "../Pull.ts"
 import * as Jws from "../registry/Jws.ts"
-import { RegistryOptions } from "../registry/Endpoint.ts"
 import { statusOf } from "../registry/Errors.ts"
 import type { Link } from "../RootFs.ts"
 import * as RootTar from "../RootTar.ts"
@@ -17,12 +16,14 @@ import * as Tags from "../Tags.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
 import { keys } from "./Keys.ts"
+import * as Network from "./Network.ts"
+import type { NetworkFlags } from "./NetworkFlags.ts"
 import * as Progress from "./Progress.ts"
 import { type MapFlags, owners, sendable } from "./RootFsFlags.ts"
 import * as Run from "./Run.ts"
 
 /** What the command line of `pull` says. */
-export interface PullFlags extends MapFlags {
+export interface PullFlags extends MapFlags, NetworkFlags {
   readonly references: ReadonlyArray<string>
   readonly store: string
   readonly allTags: boolean
@@ -34,7 +35,6 @@ export interface PullFlags extends MapFlags {
   readonly unpack: Option.Option<boolean>
   readonly link: Link
   readonly outputs: ReadonlyArray<string>
-  readonly insecure: ReadonlyArray<string>
   readonly durability: "safe" | "fast"
   readonly progress: Progress.Kind
   readonly quiet: boolean
@@ -157,7 +157,7 @@ export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
   const settings = Layer.mergeAll(
     Layer.succeed(Concurrency, flags.jobs), Layer.succeed(Pull.Durability, flags.durability), Layer.succeed(Policy.TrustedKeys, trusted),
     Layer.succeed(Policy.Protocol, flags.docker19 ? "docker-1.9" : "safe"),
-    Layer.effect(RegistryOptions, Effect.map(RegistryOptions, (options) => ({ ...options, insecure: flags.insecure })))
+    Network.settings(flags)
   )
   const kind = flags.quiet ? "quiet" : flags.progress
   const shown = yield* Progress.show(kind, hub.stream).pipe(Effect.forkChild({ startImmediately: true }))

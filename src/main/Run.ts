@@ -4,14 +4,15 @@ import { Cause, Effect, Exit, Fiber, Option } from "effect"
 export const exitCodes = { internal: 1, usage: 2, notFound: 3, unauthorized: 4, network: 5, refused: 6, local: 7, interrupted: 130 } as const
 
 const codeOfTag: Readonly<Record<string, number>> = {
-  InvalidReference: exitCodes.usage, InvalidPlatform: exitCodes.usage, TargetNotEmpty: exitCodes.usage, UsageError: exitCodes.usage,
+  InvalidReference: exitCodes.usage, InvalidPlatform: exitCodes.usage, TargetNotEmpty: exitCodes.usage, UsageError: exitCodes.usage, ConfigError: exitCodes.usage,
   ShowHelp: exitCodes.usage, NotALayout: exitCodes.usage, AmbiguousName: exitCodes.usage,
   TagTaken: exitCodes.usage, DigestTaken: exitCodes.usage, NoOldImage: exitCodes.usage,
   NotFound: exitCodes.notFound, NoPlatform: exitCodes.notFound, ImageNotFound: exitCodes.notFound, NotInStore: exitCodes.notFound, NotSavable: exitCodes.notFound,
-  NoEarlierValue: exitCodes.notFound,
-  Unauthorized: exitCodes.unauthorized, CredentialsError: exitCodes.unauthorized,
+  NoEarlierValue: exitCodes.notFound, FileNotFound: exitCodes.notFound,
+  Unauthorized: exitCodes.unauthorized, CredentialsError: exitCodes.unauthorized, HelperError: exitCodes.unauthorized,
   NetworkError: exitCodes.network,
   AnswerRefused: exitCodes.refused, ManifestRefused: exitCodes.refused, VerifyError: exitCodes.refused, LayerRefused: exitCodes.refused,
+  Blocked: exitCodes.refused,
   ArchiveRefused: exitCodes.refused, Schema1Refused: exitCodes.refused, ImageRefused: exitCodes.refused, InvalidV1Image: exitCodes.refused,
   ArchiveUnreadable: exitCodes.local, StoreError: exitCodes.local, OutputError: exitCodes.local
 }

@@ -10,6 +10,7 @@ import { History } from "../store/History.ts"
 import { Collector } from "../store/upkeep/Collector.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
+import { reading } from "./Reading.ts"
 import * as Run from "./Run.ts"
 import { table } from "./Table.ts"
 
@@ -58,7 +59,7 @@ export const gc = Effect.fnUntraced(function*(flags: GcFlags) {
 
 /** Shows what the store takes. */
 export const du = Effect.fnUntraced(function*(flags: Flags) {
-  const usage = yield* Effect.flatMap(Collector, (collector) => collector.usage).pipe(inStore(flags))
+  const usage = yield* Effect.flatMap(Collector, (collector) => collector.usage).pipe(reading(flags.store))
   if (flags.json) return yield* Cli.print(JSON.stringify(usage))
   const amounts = ([["blobs", usage.blobs], ["layers, unpacked", usage.layers], ["partial blobs", usage.partials], ["of these, for gc", usage.reclaimable]] as const)
     .map(([name, { count, size }]) => [name, String(count), Format.bytes(size)])
@@ -108,7 +109,7 @@ export const check = Effect.fnUntraced(function*(flags: CheckFlags) {
     }
     return yield* left.length > 0 ? failed : Effect.void
   }
-  const findings = yield* Check.check(options).pipe(Effect.provide(Towline.layerStore({ store: flags.store }).pipe(Layer.provideMerge(Workers.layer))))
+  const findings = yield* Check.check(options).pipe(reading(flags.store))
   if (flags.json) yield* Cli.print(JSON.stringify(findings))
   else yield* Cli.print(findings.length === 0 ? "no damage found" : findings.map(line).join("\n"))
   if (findings.length > 0) return yield* failed
@@ -119,7 +120,7 @@ export const log = Effect.fnUntraced(function*(flags: Flags & { readonly names: 
   const tags = yield* Effect.forEach(flags.names, (text) => Effect.map(Effect.fromResult(Reference.parse(text)), (reference) =>
     ({ name: Reference.name(reference), reference: reference.digest ?? reference.tag ?? "latest" })))
   const changes = yield* Effect.flatMap(History, (history) => tags.length === 0 ? history.log()
-    : Effect.map(Effect.forEach(tags, (tag) => history.log(tag)), (lists) => lists.flat())).pipe(inStore(flags))
+    : Effect.map(Effect.forEach(tags, (tag) => history.log(tag)), (lists) => lists.flat())).pipe(reading(flags.store))
   if (flags.json) return yield* Cli.print(JSON.stringify(changes))
   yield* Cli.print(table([
     ["TAG", "WHEN", "IMAGE", "MANIFEST", "FROM"],

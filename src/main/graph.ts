@@ -10,9 +10,27 @@ const names = Argument.String("image").pipe(
   Argument.withDescription("name:tag, name@digest, an image id or the first digits of one"), Argument.variadic({ min: 1 }))
 const flags = { store: Cli.store, json: Cli.json }
 
-const ls = Command.make("ls", flags, (flags) => Effect.flatMap(verbs, ({ ls }) => ls(flags))).pipe(
-  Command.withDescription("List tags and images"),
-  Command.withExamples([{ command: "graph ls", description: "A line for each tag, and for each image without one" }]))
+const lists = Effect.promise(() => import("./ListCommand.ts"))
+const ls = Command.make("ls", {
+  ...flags,
+  names: Argument.String("name").pipe(Argument.withDescription("Only these: name, name:tag, or a pattern with * and ? (default: all)"), Argument.variadic({ min: 0 })),
+  all: Flag.Boolean("all").pipe(Flag.withAlias("a"), Flag.withDescription("Also images without a tag that only others stand on, as the steps of old images do"), Flag.withoutNegation, Flag.withDefault(false)),
+  untagged: Flag.Boolean("untagged").pipe(Flag.withDescription("Only images without a tag; --no-untagged: only tags"), Flag.optional),
+  platform: Flag.String("platform").pipe(Flag.withDescription("Only images for os/arch[/variant]"), Flag.withMetavar("OS/ARCH"), Flag.optional),
+  labels: Flag.String("label").pipe(Flag.withDescription("Only images with this label (may be repeated)"), Flag.withMetavar("KEY[=VALUE]"), Flag.atLeast(0)),
+  newer: Cli.age("newer-than").pipe(Flag.withDescription("Only what was tagged or came here since so long"), Flag.optional),
+  older: Cli.age("older-than").pipe(Flag.withDescription("Only what was tagged or came here longer ago"), Flag.optional),
+  digests: Flag.Boolean("digests").pipe(Flag.withDescription("Show what each tag led to: the digest to pin"), Flag.withoutNegation, Flag.withDefault(false))
+}, (flags) => Effect.flatMap(lists, ({ ls }) => ls(flags))).pipe(
+  Command.withDescription("List tags and images: the size of their blobs, and what no other image needs of blobs and unpacked layers"),
+  Command.withExamples([
+    { command: "graph ls", description: "A line for each tag, and for each image without one" },
+    { command: "graph ls 'debian:*' --digests", description: "The tags of a repository, and the digests to pin" }
+  ]))
+
+const tree = Command.make("tree", flags, (flags) => Effect.flatMap(lists, ({ tree }) => tree(flags))).pipe(
+  Command.withDescription("Draw the graph: which images stand on which, the layers they share, and the tags at its heads"),
+  Command.withExamples([{ command: "graph tree", description: "All images, each under what it stands on" }]))
 
 const show = Command.make("show", { ...flags, names }, (flags) => Effect.flatMap(verbs, ({ show }) => show(flags))).pipe(
   Command.withDescription("Show images: digests, platform, layers and config"),
@@ -62,6 +80,27 @@ const log = Command.make("log", {
 }, (flags) => Effect.flatMap(upkeep, ({ log }) => log(flags))).pipe(
   Command.withDescription("Show what tags pointed to, when, and which endpoint answered; the latest first"),
   Command.withExamples([{ command: "graph log debian:12", description: "Every value the tag had; pull --rollback debian:12 goes one back" }]))
+
+const filesVerbs = Effect.promise(() => import("./FilesCommand.ts"))
+const oneImage = (name: string) => Argument.String(name).pipe(Argument.withDescription("name:tag, name@digest, an image id or the first digits of one"))
+
+const files = Command.make("files", {
+  ...flags, image: oneImage("image"),
+  path: Argument.String("path").pipe(Argument.withDescription("Only this file, or what is in this folder (default: all)"), Argument.withDefault("/")),
+  hash: Flag.Boolean("hash").pipe(Flag.withDescription("Show the SHA-256 of every file"), Flag.withoutNegation, Flag.withDefault(false))
+}, (flags) => Effect.flatMap(filesVerbs, ({ files }) => files(flags))).pipe(
+  Command.withDescription("List the files of an image, its layers merged, without unpacking"),
+  Command.withExamples([{ command: "graph files debian:12 /etc", description: "What the image has in /etc" }]))
+
+const cat = Command.make("cat", {
+  store: Cli.store, image: oneImage("image"), path: Argument.String("file").pipe(Argument.withDescription("The file's path in the image"))
+}, (flags) => Effect.flatMap(filesVerbs, ({ cat }) => cat(flags))).pipe(
+  Command.withDescription("Write a file of an image to stdout, without unpacking"),
+  Command.withExamples([{ command: "graph cat debian:12 /etc/os-release", description: "Show one file" }]))
+
+const diff = Command.make("diff", { ...flags, before: oneImage("before"), after: oneImage("after") }, (flags) => Effect.flatMap(filesVerbs, ({ diff }) => diff(flags))).pipe(
+  Command.withDescription("Show how two images differ: layers, config, files (A added, D removed, C changed)"),
+  Command.withExamples([{ command: "graph diff debian:11 debian:12", description: "What changed from one to the other" }]))
 
 const load = Command.make("load", {
   ...flags,
@@ -130,5 +169,5 @@ const rootfs = Command.make("rootfs", {
 
 Cli.main(Command.make("graph").pipe(
   Command.withDescription("Look at and change the local image graph."),
-  Command.withSubcommands([ls, show, history, tag, rm, load, save, rootfs, set, check, gc, du, log])
+  Command.withSubcommands([ls, tree, show, history, files, cat, diff, tag, rm, load, save, rootfs, set, check, gc, du, log])
 ), version)

@@ -1,6 +1,7 @@
 import { Effect } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import * as Cli from "./Cli.ts"
+import * as Network from "./NetworkFlags.ts"
 import * as RootFs from "./RootFsFlags.ts"
 import { version } from "./version.ts"
 
@@ -16,7 +17,7 @@ const command = Command.make("pull", {
   unpack: Flag.Boolean("unpack").pipe(Flag.withDescription("Unpack the layers into the store (default: yes, unless --rootfs is given)"), Flag.optional),
   ...RootFs.flags,
   outputs: Flag.String("output").pipe(Flag.withDescription("Also write the image: oci:DIR, oci-archive:FILE, docker-archive:FILE; tar:FILE or tar:- is its root file system as one tar archive (may be repeated)"), Flag.withMetavar("KIND:PATH"), Flag.atLeast(0)),
-  insecure: Flag.String("insecure").pipe(Flag.withDescription("A host[:port] that may be asked over plain HTTP (may be repeated)"), Flag.withMetavar("HOST"), Flag.atLeast(0)),
+  ...Network.flags,
   trustKeys: Flag.String("trust-key").pipe(
     Flag.withDescription("A public key (PEM or JWK) of which one must have signed a schema1 manifest (may be repeated; default: any key, whose signature must verify)"),
     Flag.withMetavar("FILE"), Flag.atLeast(0)),
@@ -27,17 +28,22 @@ const command = Command.make("pull", {
   progress: Flag.Literals("progress", ["auto", "tty", "plain", "json", "docker-1.9", "events", "quiet"]).pipe(
     Flag.withDescription("How progress is shown on stderr; json: the lines of Docker's API; docker-1.9: its stream in Docker 1.9.1, byte for byte; events: one event a line (default: auto)"), Flag.withDefault("auto")),
   quiet: Flag.Boolean("quiet").pipe(Flag.withAlias("q"), Flag.withDescription("No progress; print the digest alone"), Flag.withoutNegation, Flag.withDefault(false)),
+  explain: Flag.Boolean("explain").pipe(
+    Flag.withDescription("Say what would be done and why: endpoints, credentials, platforms, layers; write nothing"), Flag.withoutNegation, Flag.withDefault(false)),
   rollback: Flag.Boolean("rollback").pipe(
     Flag.withDescription("Let the tags point at what they pointed at before; once more goes one further back (graph log shows it)"),
     Flag.withoutNegation, Flag.withDefault(false)),
   json: Cli.json
-}, ({ rollback, ...flags }) => rollback
+}, ({ explain, rollback, ...flags }) => explain
+  ? Effect.flatMap(Effect.promise(() => import("./ExplainCommand.ts")), ({ explain }) => explain(flags))
+  : rollback
   ? Effect.flatMap(Effect.promise(() => import("./RollbackCommand.ts")), ({ rollback }) => rollback(flags))
   : Effect.flatMap(Effect.promise(() => import("./PullCommand.ts")), ({ pull }) => pull(flags))).pipe(
   Command.withDescription("Pull container images into a local store, verified and in parallel, without a daemon."),
   Command.withExamples([
     { command: "pull debian:12", description: "Pull an image of Docker Hub for this host's platform" },
     { command: "pull -a 127.0.0.1:5000/app", description: "Pull every tag of a repository" },
+    { command: "pull --explain debian:12", description: "Say where it would come from, by which rule, and what is missing" },
     { command: "pull 127.0.0.1:5000/app:1 --rootfs ./root", description: "Write its root file system to a folder" },
     { command: "pull --rollback app:1", description: "Let the tag point at what it was before" },
     { command: "pull -q --platform linux/arm64 alpine:3.20 --output oci:./layout", description: "Write another platform's image as an OCI layout; print its digest alone" }

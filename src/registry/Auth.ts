@@ -8,6 +8,7 @@ import { AnswerRefused, NetworkError, type RegistryFailure, Unauthorized } from 
 import * as Realm from "./Realm.ts"
 import { documentCap, problem, refusal } from "./Refusal.ts"
 import { Limits } from "./RetryPolicy.ts"
+import { plainTls, type Tls } from "./Route.ts"
 import { type Answer, type Request, Transport } from "./Transport.ts"
 
 /** What one request asks for and where. */
@@ -17,6 +18,9 @@ export interface Wanted {
   readonly domain: string
   /** Repository path. */
   readonly path: string
+  /** What stands before it, where that is not `/v2`, and how the registry is spoken to by TLS. */
+  readonly prefix?: string
+  readonly tls?: Tls
 }
 
 /** A value for the Authorization header, and what is known of it. */
@@ -78,7 +82,8 @@ const tokenRequest = (realm: URL, service: string | undefined, scopes: ReadonlyA
   }
 }
 
-const keyOf = (wanted: Wanted, scheme: "basic" | "bearer") => scheme === "basic" ? wanted.origin : `${wanted.origin} ${wanted.path}`
+/** What a grant is kept for: the whole origin, or one repository of it. */
+const keyOf = (wanted: Wanted, reach: "origin" | "repository") => reach === "origin" ? wanted.origin : `${wanted.origin}${wanted.prefix ?? "/v2"} ${wanted.path}`
 
 /** An Auth with nothing granted yet. */
 export const make: Effect.Effect<Auth, never, Transport | Credentials> = Effect.gen(function*() {
@@ -94,16 +99,19 @@ export const make: Effect.Effect<Auth, never, Transport | Credentials> = Effect.
     return lock
   }
   const known = (wanted: Wanted) => Effect.map(Clock.monotonicTimeNanos, (now) => {
-    const grant = grants.get(keyOf(wanted, "bearer")) ?? grants.get(keyOf(wanted, "basic"))
+    const grant = grants.get(keyOf(wanted, "repository")) ?? grants.get(keyOf(wanted, "origin"))
     return grant?.expires !== undefined && grant.expires <= now ? undefined : grant
   })
   const fetchToken = Effect.fnUntraced(function*(wanted: Wanted, realm: URL, trusted: boolean, challenge: Challenge.Challenge) {
-    const all = Option.getOrUndefined(yield* credentials.find(wanted.domain))
+    const all = Option.getOrUndefined(yield* credentials.find(wanted.domain, wanted.path))
     const found = trusted ? all : undefined
     const source = found?.source ?? "anonymous"
     const scopes = (challenge.parameters.get("scope") || `repository:${wanted.path}:pull`).split(" ").filter((scope) => scope !== "")
     const began = yield* Clock.monotonicTimeNanos
-    const answer = yield* transport.send(tokenRequest(realm, challenge.parameters.get("service"), scopes, found))
+    const answer = yield* transport.send({
+      ...tokenRequest(realm, challenge.parameters.get("service"), scopes, found),
+      ...wanted.tls !== undefined && { tls: realm.origin === wanted.origin ? wanted.tls : { ...plainTls, ca: wanted.tls.ca } }
+    })
     if (answer.status === 400 || answer.status === 401 || answer.status === 403) {
       const { text } = yield* problem(answer, limits)
       return yield* new Unauthorized({
@@ -136,7 +144,7 @@ export const make: Effect.Effect<Auth, never, Transport | Credentials> = Effect.
     const verdict = Realm.judge(wanted.origin, realm, realms)
     if (verdict._tag === "Refuse")
       return yield* unauthorized(wanted, tried, `its token server ${JSON.stringify(printable(realm))} is refused: ${verdict.rule}`)
-    const key = keyOf(wanted, "bearer")
+    const key = keyOf(wanted, "repository")
     return yield* lockOf(key).withPermits(1)(Effect.gen(function*() {
       const current = grants.get(key)
       const now = yield* Clock.monotonicTimeNanos
@@ -165,11 +173,12 @@ export const make: Effect.Effect<Auth, never, Transport | Credentials> = Effect.
       const schemes = printable(challenges.success.map((challenge) => challenge.scheme).join(", "))
       return yield* unauthorized(wanted, tried, `it asks for a way of logging in that is not supported (${schemes || "none"})`)
     }
-    const found = Option.getOrUndefined(yield* credentials.find(wanted.domain))
+    const found = Option.getOrUndefined(yield* credentials.find(wanted.domain, wanted.path))
     if (found === undefined || found.username === "") return yield* unauthorized(wanted, tried, `it asks for a user name and password${said}`)
-    if (tried?.scheme === "basic") return yield* unauthorized(wanted, tried, `the user name or password is wrong${said}`)
+    // Those of another namespace may have been sent.
+    if (tried?.scheme === "basic" && tried.credentials === found.source) return yield* unauthorized(wanted, tried, `the user name or password is wrong${said}`)
     const grant: Grant = { header: basic(found.username, found.password), scheme: "basic", credentials: found.source, withheld: undefined, expires: undefined }
-    grants.set(keyOf(wanted, "basic"), grant)
+    grants.set(keyOf(wanted, found.partial === true ? "repository" : "origin"), grant)
     return grant
   })
   return { known, answer }

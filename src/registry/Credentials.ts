@@ -1,87 +1,98 @@
-import { Config, ConfigProvider, Context, Effect, FileSystem, Layer, Option, Redacted, Result, Schema } from "effect"
+import { Config, ConfigProvider, Context, Effect, FileSystem, Layer, Option } from "effect"
+import * as AuthFile from "./config/AuthFile.ts"
+import * as Helper from "./config/Helper.ts"
 import { hostOf } from "./Endpoint.ts"
-import { CredentialsError } from "./Errors.ts"
+import { CredentialsError, type HelperError } from "./Errors.ts"
 
-/** What a user has for one registry, and the file it comes from. */
-export interface Found {
-  readonly username: string
-  readonly password: Redacted.Redacted
-  /** An OAuth2 refresh token, used instead of the password where a token server is asked. */
-  readonly identityToken?: Redacted.Redacted
-  readonly source: string
+export type { Found } from "./config/AuthFile.ts"
+
+/** A file of credentials, where it was looked for. */
+interface Source {
+  readonly path: string
+  readonly file: AuthFile.AuthFile
 }
 
-const Text = Schema.optionalKey(Schema.NullOr(Schema.String))
-const Entry = Schema.Struct({ auth: Text, username: Text, password: Text, identitytoken: Text })
-const DockerConfig = Schema.Struct({ auths: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.NullOr(Entry)))) })
+const variable = (name: string) => Effect.map(Config.option(Config.String(name)), Option.getOrElse(() => ""))
 
-/** The `host[:port]` a key of `auths` stands for: the host alone, or with a scheme and `/`, `/v1/` or `/v2/`. undefined: a key for something else. */
-export const hostOfKey = (key: string): string | undefined => {
-  const match = /^(?:https?:\/\/)?([^/]+)(?:\/(?:v[12]\/?)?)?$/i.exec(key)
-  return match?.[1] === undefined ? undefined : hostOf(match[1])
-}
-
-/** The user and password of an `auths` entry's `auth`: base64 of `user:password` (NULs at the end, as old clients padded, are dropped). */
-const userOf = (auth: string): readonly [user: string, password: string] | undefined => {
-  if (!/^[A-Za-z0-9+/_-]+={0,2}$/.test(auth)) return undefined
-  const [, user, password] = /^([^:]*):([^]*)$/.exec(Buffer.from(auth, "base64").toString("utf8")) ?? []
-  return user === undefined || password === undefined ? undefined : [user, password.replace(/\0+$/, "")]
-}
+/** The name by which helpers know Docker Hub. */
+const hubKey = "https://index.docker.io/v1/"
 
 /**
- * The credentials for each host in the text of a Docker `config.json`, from `auths` alone; `path` is named in errors and results.
- * An exact key wins over one with a scheme or path; entries that hold nothing (their secret is in a helper) are left out.
+ * The user's credentials for registries. Looked for in this order; in the first place that has some for the host, the search ends:
+ * 1. `$DOCKER_AUTH_CONFIG`: the text of a config.json in the environment, as CI systems give it
+ * 2. `$REGISTRY_AUTH_FILE`, which must be there; where it is set, no other file is read
+ * 3. `$DOCKER_CONFIG/config.json`, if that is set
+ * 4. `$XDG_RUNTIME_DIR/containers/auth.json`
+ * 5. `$XDG_CONFIG_HOME/containers/auth.json` (`~/.config/containers/auth.json`)
+ * 6. `~/.docker/config.json`, unless `$DOCKER_CONFIG` is set
+ *
+ * Within a file: the helper that `credHelpers` names for the host; `auths` keys with a path, the longest that fits the repository
+ * first; the helper of `credsStore`; the `auths` key of the host. A helper is asked for one host, once, and only when a registry
+ * wants credentials. One that has nothing lets the search go on; one that fails ends it.
  */
-export const decode = (path: string, text: string): Result.Result<ReadonlyMap<string, Found>, CredentialsError> => {
-  const problem = (problem: string) => Result.fail(new CredentialsError({ path, problem }))
-  const json = Result.try(() => JSON.parse(text) as unknown)
-  if (Result.isFailure(json)) return problem("it is not JSON")
-  const decoded = Schema.decodeUnknownOption(DockerConfig)(json.success)
-  if (Option.isNone(decoded)) return problem("its `auths` is not an object of objects with texts in them")
-  const found = new Map<string, Found>()
-  const entries = Object.entries(decoded.value.auths ?? {}).sort(([a], [b]) => Number(hostOfKey(b) === b) - Number(hostOfKey(a) === a))
-  for (const [key, entry] of entries) {
-    const host = hostOfKey(key)
-    if (host === undefined || entry === null || found.has(host)) continue
-    const pair = entry.auth ? userOf(entry.auth) : entry.username ? [entry.username, entry.password ?? ""] as const : undefined
-    if (entry.auth && pair === undefined) return problem(`the \`auth\` of ${JSON.stringify(key)} is not base64 of user:password`)
-    const [username, password] = pair ?? ["", ""]
-    if (username === "" && !entry.identitytoken) continue
-    found.set(host, {
-      username, password: Redacted.make(password), source: path,
-      ...entry.identitytoken && { identityToken: Redacted.make(entry.identitytoken) }
-    })
-  }
-  return Result.succeed(found)
-}
-
-/** The user's credentials for registries. */
 export class Credentials extends Context.Service<Credentials, {
-  /** Those for a reference's domain, if any. The file is read once, when first needed; a missing one means anonymous. */
-  readonly find: (domain: string) => Effect.Effect<Option.Option<Found>, CredentialsError>
+  /** Those for a reference's domain (and path in it), if any. Each file is read once, when first needed; a missing one means nothing. */
+  readonly find: (domain: string, path?: string) => Effect.Effect<Option.Option<AuthFile.Found>, CredentialsError | HelperError>
 }>()("registry/Credentials") {
-  /** From `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`. */
+  /** From the environment and the files it names. */
   static readonly layer: Layer.Layer<Credentials, never, FileSystem.FileSystem> = Layer.effect(Credentials, Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const provider = yield* ConfigProvider.ConfigProvider
-    const load = Effect.gen(function*() {
-      const folder = Option.getOrElse(yield* Config.option(Config.String("DOCKER_CONFIG")), () => "")
-      const home = Option.getOrElse(yield* Config.option(Config.String("HOME")), () => "")
-      if (folder === "" && home === "") return new Map<string, Found>()
-      const path = folder === "" ? `${home}/.docker/config.json` : `${folder}/config.json`
+    const read = Effect.fnUntraced(function*(path: string, required: boolean) {
       const content = yield* fs.readFileString(path).pipe(
         Effect.asSome,
-        Effect.catchReason("PlatformError", "NotFound", () => Effect.succeedNone),
-        Effect.mapError((error) => new CredentialsError({ path, problem: `it cannot be read (${error.reason._tag})` }))
+        Effect.catchReason("PlatformError", "NotFound", (reason) => required ? Effect.fail(reason) : Effect.succeedNone),
+        Effect.mapError((error) => new CredentialsError({
+          path, problem: `it cannot be read (${"reason" in error ? error.reason._tag : error._tag})${required ? "; REGISTRY_AUTH_FILE names it" : ""}`
+        }))
       )
-      return Option.isNone(content) ? new Map<string, Found>() : yield* Effect.fromResult(decode(path, content.value))
+      return Option.isNone(content) ? [] : [{ path, file: yield* Effect.fromResult(AuthFile.decode(path, content.value)) }]
     })
-    const all = yield* load.pipe(
-      Effect.catchTag("ConfigError", () => Effect.fail(new CredentialsError({ path: "$DOCKER_CONFIG", problem: "the variable cannot be read" }))),
-      Effect.provideService(ConfigProvider.ConfigProvider, provider),
-      Effect.cached
-    )
-    return Credentials.of({ find: (domain) => Effect.map(all, (found) => Option.fromUndefinedOr(found.get(hostOf(domain)))) })
+    const load = Effect.gen(function*() {
+      const sources: Array<Source> = []
+      const given = yield* variable("DOCKER_AUTH_CONFIG")
+      if (given !== "") sources.push({ path: "$DOCKER_AUTH_CONFIG", file: yield* Effect.fromResult(AuthFile.decode("$DOCKER_AUTH_CONFIG", given)) })
+      const named = yield* variable("REGISTRY_AUTH_FILE")
+      if (named !== "") return [...sources, ...yield* read(named, true)]
+      const [docker, home, runtime, config] = yield* Effect.all([variable("DOCKER_CONFIG"), variable("HOME"), variable("XDG_RUNTIME_DIR"), variable("XDG_CONFIG_HOME")])
+      const folder = config !== "" ? config : home === "" ? "" : `${home}/.config`
+      for (const path of [
+        docker === "" ? "" : `${docker}/config.json`, runtime === "" ? "" : `${runtime}/containers/auth.json`,
+        folder === "" ? "" : `${folder}/containers/auth.json`, docker !== "" || home === "" ? "" : `${home}/.docker/config.json`
+      ]) if (path !== "") sources.push(...yield* read(path, false))
+      return sources
+    })
+    const environment = <A, E>(self: Effect.Effect<A, E | Config.ConfigError>) => self.pipe(
+      Effect.catchTag("ConfigError", () => Effect.fail(new CredentialsError({ path: "the environment", problem: "a variable cannot be read" }))),
+      Effect.provideService(ConfigProvider.ConfigProvider, provider))
+    const all = yield* Effect.cached(environment(load))
+    const searched = yield* Effect.cached(environment(variable("PATH")))
+    const asked = new Map<string, Effect.Effect<Option.Option<AuthFile.Found>, HelperError>>()
+    const helper = Effect.fnUntraced(function*(name: string, host: string, from: string) {
+      const key = `${name} ${host}`
+      const path = yield* searched
+      const known = asked.get(key) ?? (yield* Effect.cached(Helper.get(name, host === hostOf("docker.io") ? hubKey : host, from, path === "" ? undefined : path)))
+      asked.set(key, known)
+      return yield* known
+    })
+    const find = Effect.fnUntraced(function*(domain: string, path = "") {
+      const host = hostOf(domain)
+      for (const { file, path: from } of yield* all) {
+        const own = file.helpers.get(host)
+        const told = own === undefined ? Option.none<AuthFile.Found>() : yield* helper(own, host, `credHelpers in ${from}`)
+        if (Option.isSome(told)) return told
+        for (const key of AuthFile.keys(host, path)) {
+          if (key === host && own === undefined && file.store !== undefined) {
+            const stored = yield* helper(file.store, host, `credsStore in ${from}`)
+            if (Option.isSome(stored)) return stored
+          }
+          const found = file.auths.get(key)
+          if (found !== undefined) return Option.some(found)
+        }
+      }
+      return Option.none<AuthFile.Found>()
+    })
+    return Credentials.of({ find })
   }))
 
   /** Nobody has credentials: for tests and for asking anonymously. */

@@ -10,6 +10,8 @@ export interface RegistryOptions {
   readonly realms: ReadonlyArray<string>
   /** Requests under way at a time to one origin. */
   readonly connections: number
+  /** Whether foreign layers may be fetched from the addresses their manifests give: by https, without credentials. Default: no. */
+  readonly foreign?: boolean
 }
 
 /** The options in force: nothing insecure, Node's authorities, no further realms, 8 requests an origin. */

@@ -1,5 +1,6 @@
 import { Duration, Schema } from "effect"
 import type { VerifyError } from "../image/Descriptor.ts"
+import type { Blocked, ConfigError } from "./config/ConfigError.ts"
 
 /**
  * Why a request got no usable answer: the name does not resolve; nobody listens; TLS failed (certificate or handshake);
@@ -14,7 +15,7 @@ export const NetworkReason = Schema.Literals([
 const nextStep: Record<typeof NetworkReason.Type, string> = {
   "unknown-host": "check the spelling of the host, and this machine's DNS",
   refused: "check the host and port, and that the registry is running",
-  tls: "for a private certificate authority set NODE_EXTRA_CA_CERTS to its certificate",
+  tls: "private authorities and client certificates belong in certs.d; SSL_CERT_FILE and NODE_EXTRA_CA_CERTS name further authorities",
   "plain-http": "if plain HTTP is meant, name the host with --insecure",
   unreachable: "check this machine's network and routes",
   reset: "try again; what was already received is kept",
@@ -28,6 +29,16 @@ const nextStep: Record<typeof NetworkReason.Type, string> = {
 /** The code of the first error object in a v2 registry's answer, as Docker 1.9 read it (`Protocol.codeOf`). Absent: none stood there. */
 const code = Schema.optionalKey(Schema.String)
 
+/** An endpoint that was tried before the error came about, the rule that put it there, and how it ended there. */
+export const Tried = Schema.Struct({ endpoint: Schema.String, why: Schema.String, reason: Schema.String })
+
+/** What was tried before, in order. Absent: there was nothing else to try. */
+const tried = Schema.optionalKey(Schema.Array(Tried))
+
+/** The most useful sentence first, then each endpoint in the order in which they were tried. */
+const withTried = (sentence: string, tried: ReadonlyArray<typeof Tried.Type> = []): string =>
+  tried.length === 0 ? sentence : `${sentence}\n${tried.map(({ endpoint, reason, why }, index) => `  ${index + 1}. ${endpoint} (${why}): ${reason}`).join("\n")}`
+
 /**
  * The network or the registry failed `host`. `detail` says what was seen, `transient` whether asking again may help, `phase` how
  * far the request was (connect: name, TCP and TLS), `status` is the HTTP status if one came, `retryAfter` how long the registry asked to wait.
@@ -40,11 +51,11 @@ export class NetworkError extends Schema.TaggedError<NetworkError>()("NetworkErr
   phase: Schema.optionalKey(Schema.Literals(["connect", "headers", "body"])),
   status: Schema.optionalKey(Schema.Int),
   retryAfter: Schema.optionalKey(Schema.Duration),
-  code
+  code, tried
 }) {
   override get message() {
     const pause = this.retryAfter === undefined ? "" : ` (it asks to wait ${Duration.format(this.retryAfter)})`
-    return `${this.host}: ${this.detail}${pause}; ${nextStep[this.reason]}`
+    return withTried(`${this.host}: ${this.detail}${pause}; ${nextStep[this.reason]}`, this.tried)
   }
 }
 
@@ -58,14 +69,14 @@ export class Unauthorized extends Schema.TaggedError<Unauthorized>()("Unauthoriz
   denied: Schema.Boolean,
   credentials: Schema.String,
   detail: Schema.String,
-  code
+  code, tried
 }) {
   override get message() {
     const verb = this.denied ? "denies access to" : "does not authorise reading"
     const next = this.credentials === "anonymous"
       ? "check the name (registries answer so for repositories that do not exist), or log in (docker login writes config.json)"
       : `check the credentials from ${this.credentials}`
-    return `${this.host} ${verb} ${this.repository}: ${this.detail}; ${next}`
+    return withTried(`${this.host} ${verb} ${this.repository}: ${this.detail}; ${next}`, this.tried)
   }
 }
 
@@ -75,15 +86,19 @@ export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", {
   what: Schema.Literals(["repository", "manifest", "blob", "tag", "image", "layer"]),
   repository: Schema.String,
   name: Schema.String,
-  code
+  /** It is a foreign layer, and its addresses are not asked. */
+  foreign: Schema.optionalKey(Schema.Boolean),
+  code, tried
 }) {
-  override get message() {
+  override get message() { return withTried(this.sentence, this.tried) }
+  private get sentence(): string {
     switch (this.what) {
       case "repository":
         return `${this.host} has no repository ${this.repository}; check the name`
       case "manifest":
         return `${this.host} has no manifest "${this.name}" in ${this.repository}; check the tag or digest`
       case "blob":
+        if (this.foreign === true) return `${this.host} lacks the blob ${this.name}, a foreign layer that its manifest gives other addresses for; --allow-foreign fetches it from there`
         return `${this.host} lacks the blob ${this.name} that an image in ${this.repository} names; the image is incomplete there and must be pushed again`
       case "tag":
         return `Tag ${this.name} not found in repository ${this.repository} at ${this.host}; check the tag`
@@ -98,10 +113,11 @@ export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", {
 export class AnswerRefused extends Schema.TaggedError<AnswerRefused>()("AnswerRefused", {
   host: Schema.String,
   subject: Schema.String,
-  rule: Schema.String
+  rule: Schema.String,
+  tried
 }) {
   override get message() {
-    return `${this.host} sent something for ${this.subject} that is refused: ${this.rule}; check that this is a registry, and what stands between it and this machine`
+    return withTried(`${this.host} sent something for ${this.subject} that is refused: ${this.rule}; check that this is a registry, and what stands between it and this machine`, this.tried)
   }
 }
 
@@ -115,8 +131,20 @@ export class CredentialsError extends Schema.TaggedError<CredentialsError>()("Cr
   }
 }
 
+/** The credential helper `helper`, which the configuration `from` names, gave nothing that can be used for `host`; `problem` says why, without what it wrote. */
+export class HelperError extends Schema.TaggedError<HelperError>()("HelperError", {
+  helper: Schema.String,
+  from: Schema.String,
+  host: Schema.String,
+  problem: Schema.String
+}) {
+  override get message() {
+    return `the credential helper ${this.helper} failed for ${this.host}: ${this.problem}; repair it, or take it out of ${this.from}`
+  }
+}
+
 /** Everything a request to a registry can fail with. `VerifyError`: the bytes are not those of the digest asked for. */
-export type RegistryFailure = NetworkError | Unauthorized | NotFound | AnswerRefused | CredentialsError | VerifyError
+export type RegistryFailure = NetworkError | Unauthorized | NotFound | AnswerRefused | CredentialsError | HelperError | ConfigError | Blocked | VerifyError
 
 /** The HTTP status that a request failed with, if it was one. */
 export const statusOf = (error: unknown): number | undefined => {

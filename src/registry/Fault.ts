@@ -18,6 +18,17 @@ const certificate: Record<string, string> = {
   ERR_TLS_CERT_ALTNAME_INVALID: "its certificate is for another name"
 }
 
+/** What a server says, in the words of TLS, to who shows it no certificate, or not the right one. */
+const alerts: ReadonlyArray<readonly [pattern: RegExp, detail: string]> = [
+  [/ALERT_CERTIFICATE_REQUIRED|alert certificate required/i, "it asks for a client certificate, and none is configured for it"],
+  [/ALERT_UNKNOWN_CA|alert unknown ca/i, "it does not trust the authority of the client certificate that is configured for it"],
+  [/ALERT_(?:BAD|UNSUPPORTED)_CERTIFICATE|alert (?:bad|unsupported) certificate|ALERT_CERTIFICATE_(?:EXPIRED|REVOKED|UNKNOWN)|alert certificate (?:expired|revoked|unknown)/i,
+    "it does not accept the client certificate that is configured for it"],
+  [/ALERT_HANDSHAKE_FAILURE|alert handshake failure/i, "it refused the TLS handshake (it may ask for a client certificate)"],
+  [/ALERT_PROTOCOL_VERSION|alert protocol version/i, "it speaks no version of TLS that this machine accepts"],
+  [/ALERT_UNRECOGNIZED_NAME|alert unrecognized name/i, "it does not know itself by this name"]
+]
+
 const field = (value: unknown, name: string): unknown => typeof value === "object" && value !== null ? Reflect.get(value, name) : undefined
 
 /** The system's or library's own code for a failure, looked for in it, its causes and what it gathers; and its text. */
@@ -33,20 +44,40 @@ const look = (cause: unknown): { readonly code: string; readonly text: string } 
   return { code: "", text: printable(cause instanceof Error ? cause.message : String(cause)) }
 }
 
+/** Whether what an HTTP parser could not read begins with this byte (0x15: an alert of TLS). */
+const begins = (cause: unknown, byte: number): boolean => {
+  let at: unknown = cause
+  for (let depth = 0; depth < 8 && at !== undefined && at !== null; depth++) {
+    const data = field(at, "data")
+    if (data instanceof Uint8Array) return data[0] === byte
+    if (typeof data === "string") return data.charCodeAt(0) === byte
+    at = field(at, "cause") ?? field(field(at, "reason"), "cause")
+  }
+  return false
+}
+
 const connecting = new Set<NetworkError["reason"]>(["unknown-host", "refused", "tls", "plain-http", "unreachable"])
 
-/** Makes a failure of Node, undici or HttpClient while `host` (`host[:port]`) was asked, in `phase` or before, the NetworkError it means. */
-export const fault = (host: string, cause: unknown, phase: "headers" | "body"): NetworkError => {
+/**
+ * Makes a failure of Node, undici or HttpClient while `host` (`host[:port]`) was asked, in `phase` or before, the NetworkError it means.
+ * `proxy`: what it was asked through; where no connection came about, that may be to blame.
+ */
+export const fault = (host: string, cause: unknown, phase: "headers" | "body", proxy?: string): NetworkError => {
   const { code, text } = look(cause)
   const handshake = /before secure TLS/.test(text)
   const error = (reason: NetworkError["reason"], detail: string, transient: boolean) => new NetworkError({
-    host, reason, detail, transient,
+    host, reason, transient,
+    detail: proxy === undefined || phase === "body" ? detail : `${detail} (through the proxy ${proxy} of the environment)`,
     phase: phase === "headers" && (connecting.has(reason) || handshake || reason === "timeout") ? "connect" : phase
   })
+  const refusal = /Proxy response \((\d+)\)/.exec(text)?.[1]
+  if (refusal !== undefined) return error("protocol", `the proxy answered ${refusal} instead of connecting to it`, refusal.startsWith("5"))
   const known = certificate[code]
   if (known !== undefined) return error("tls", code === "ERR_TLS_CERT_ALTNAME_INVALID" ? `${known} (${text})` : `${known} (${code})`, false)
   if (/wrong version number|packet length too long|http request|SSL_WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG/i.test(`${code} ${text}`))
     return error("plain-http", "TLS was offered to a port that does not speak it (plain HTTP?)", false)
+  const alert = alerts.find(([pattern]) => pattern.test(`${code} ${text}`))
+  if (alert !== undefined) return error("tls", alert[1], false)
   if (code === "EPROTO" || code.startsWith("ERR_SSL_") || code.startsWith("ERR_TLS_")) return error("tls", `the TLS handshake failed (${text})`, false)
   switch (code) {
     case "ENOTFOUND":
@@ -84,6 +115,7 @@ export const fault = (host: string, cause: unknown, phase: "headers" | "body"): 
     case "UND_ERR_INVALID_ARG":
       return error("protocol", `the request cannot be made (${text})`, false)
     case "UND_ERR_HTTP_PARSER":
+      if (begins(cause, 0x15)) return error("protocol", "plain HTTP was sent to a port that speaks TLS: it is to be asked by https", false)
       return error("protocol", `what it sent is not HTTP (${text})`, true)
     case "ECONNRESET":
     case "ECONNABORTED":

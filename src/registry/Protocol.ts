@@ -147,7 +147,7 @@ const busy = new Set([429, 502, 503, 504])
 /** What a registry client's failure means to the table. */
 export const causeOf = (error: RegistryFailure): Cause => {
   if (error._tag === "AnswerRefused" || error._tag === "VerifyError") return "content"
-  if (error._tag === "CredentialsError") return "local"
+  if (error._tag === "CredentialsError" || error._tag === "HelperError" || error._tag === "ConfigError" || error._tag === "Blocked") return "local"
   if (error.code !== undefined) return { code: error.code }
   if (error._tag === "NotFound") return "unparsable"
   if (error._tag === "Unauthorized") return error.denied ? "unparsable" : "unauthorized"

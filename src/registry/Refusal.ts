@@ -100,6 +100,12 @@ export const refusal = Effect.fnUntraced(function*(answer: Answer, subject: Subj
       detail: `it answered ${status}${said}`, ...code, ...pause !== undefined && { retryAfter: pause }
     })
   }
+  // What servers say over HTTP that is about TLS: Go's and nginx's to plain HTTP at a TLS port, nginx's to who shows no certificate.
+  const page = status === 400 ? Buffer.from(raw).toString("latin1", 0, 2048) : ""
+  const wrong = (reason: "protocol" | "tls", detail: string) => new NetworkError({ host, reason, phase: "connect", status, transient: false, detail })
+  if (/HTTP request (?:was sent )?to (?:an )?HTTPS (?:server|port)/i.test(page)) return yield* wrong("protocol", "plain HTTP was sent to a port that speaks TLS: it is to be asked by https")
+  if (/No required SSL certificate was sent/i.test(page)) return yield* wrong("tls", "it asks for a client certificate, and none is configured for it")
+  if (/SSL certificate error/i.test(page)) return yield* wrong("tls", "it does not accept the client certificate that is configured for it")
   if (status === 408 || status === 425 || (status >= 500 && status !== 501 && status !== 505 && status !== 511)) return yield* server(true)
   if (status >= 300 && status < 400)
     return yield* new NetworkError({ host, reason: "protocol", phase: "headers", status, transient: false, detail: `it answered ${status} without a usable Location` })

@@ -1,4 +1,4 @@
-import { Context, Effect, Layer, Result, type Scope, type Stream } from "effect"
+import { Context, Effect, Layer, Result, type Scope, Stream } from "effect"
 import { createHash } from "node:crypto"
 import { Descriptor, VerifyError } from "../image/Descriptor.ts"
 import * as Digest from "../image/Digest.ts"
@@ -9,20 +9,21 @@ import { bounded, collect } from "./Body.ts"
 import * as Coding from "./Coding.ts"
 import type { Credentials } from "./Credentials.ts"
 import { contentOf } from "./Contents.ts"
-import { hostOf, RegistryOptions, schemes } from "./Endpoint.ts"
+import { RegistryOptions } from "./Endpoint.ts"
+import * as Foreign from "./Foreign.ts"
+import { holdsFrom } from "./Range.ts"
 import { AnswerRefused, NetworkError, NotFound, type RegistryFailure } from "./Errors.ts"
 import { isDeaf } from "./Protocol.ts"
 import * as Ping from "./Ping.ts"
+import { lowLimit } from "./Politeness.ts"
 import { problem, refusal } from "./Refusal.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
+import { type Repository, type Route, Routes, urlOf } from "./Route.ts"
 import * as TagList from "./TagList.ts"
 import { type Answer, Transport } from "./Transport.ts"
+import * as Walk from "./Walk.ts"
 
-/** Where an image lives: the registry's domain as references write it (`docker.io`, `localhost:5000`) and the path in it. */
-export interface Repository {
-  readonly domain: string
-  readonly path: string
-}
+export type { Repository } from "./Route.ts"
 
 /** A manifest exactly as sent: its bytes, their digest (of the algorithm asked for, else sha256; of a schema1 manifest that of its payload), Content-Type without parameters, and the endpoint that sent it (`https://host:port`). */
 export interface ManifestAnswer {
@@ -30,18 +31,23 @@ export interface ManifestAnswer {
   readonly contentType: string | undefined
   readonly digest: Digest.Digest
   readonly endpoint: string
+  /** The route it came by (`Route.urlOf`), and where the credentials that were sent come from, or "anonymous". */
+  readonly route?: string
+  readonly credentials?: string
 }
 
 /** A blob's bytes on their way: the first belongs at offset `from`. At most one byte more than the descriptor's size comes. */
 export interface BlobAnswer {
   readonly from: number
   readonly body: Stream.Stream<Uint8Array, NetworkError>
+  /** To be run when the blob turns out damaged. true: it came from a mirror, which is left out from now on, and another is asked. */
+  readonly distrust?: Effect.Effect<boolean>
 }
 
 /** The longest manifest that is read, in bytes. */
 export const manifestCap = 4 << 20
 
-/** A v2/OCI registry client (distribution-spec 1.1, "Pull"). */
+/** A v2/OCI registry client (distribution-spec 1.1, "Pull"). Each request goes to the first of the repository's routes that answers it. */
 export class Registry extends Context.Service<Registry, {
   /** The manifest of a tag or digest, schema1 only where there is no other, at most 4 MiB, checked against the digest asked for and Docker-Content-Digest. Retries by itself. */
   readonly manifest: (repository: Repository, ref: string) => Effect.Effect<ManifestAnswer, RegistryFailure>
@@ -54,6 +60,12 @@ export class Registry extends Context.Service<Registry, {
   readonly tags: (repository: Repository) => Effect.Effect<ReadonlyArray<string>, RegistryFailure>
   /** How many bytes a blob has, asked for by HEAD, else by a GET of its first byte: schema1 manifests do not say. Retries by itself. */
   readonly size: (repository: Repository, digest: Digest.Digest) => Effect.Effect<number, RegistryFailure>
+  /** The routes to a repository in the order they are tried, and why one is left out now. */
+  readonly routes: Walk.Walk["routes"]
+  /** The names that a name without a registry may stand for by the configuration, in the order they are tried. */
+  readonly names: Routes["names"]
+  /** Hears what users should know, such as that a mirror is left out, until the scope closes. */
+  readonly listen: Walk.Walk["listen"]
   /** How an origin (`https://host`) answers the v2 ping; asked once, without credentials. */
   readonly ping: (origin: string) => Effect.Effect<Ping.Pinged, NetworkError>
 }>()("registry/Registry") {
@@ -70,64 +82,73 @@ const naturalOf = (text: string | undefined): number | undefined =>
 
 const digestOf = (algorithm: "sha256" | "sha512", raw: Uint8Array) => Digest.Digest.make(`${algorithm}:${createHash(algorithm).update(raw).digest("hex")}`)
 
-/** Whether an answer holds a range of a blob of `size` bytes that begins at `from` (RFC 9110, 14.4), not encoded whatever its headers say. */
-const holdsFrom = (answer: Answer, from: number, size: number): boolean => {
-  const [, first, last, total] = /^bytes (\d+)-(\d+)\/(\d+|\*)$/i.exec(answer.headers["content-range"]?.trim() ?? "") ?? []
-  const { "content-encoding": coding = "", "content-length": length } = answer.headers
-  return Number(first) === from && Number(last) >= from && Number(last) < size && (total === "*" || Number(total) === size) &&
-    (coding === "" || Number(length) === Number(last) - from + 1)
-}
-
 const make = Effect.gen(function*() {
   const transport = yield* Transport
   const auth = yield* Auth.make
-  const { insecure } = yield* RegistryOptions
+  const walk = yield* Walk.make
+  const { names } = yield* Routes
+  const { foreign } = yield* RegistryOptions
   const limits = yield* RetryPolicy.Limits
   const spoken = new Map<string, "https" | "http">()
+  const etags = new Map<string, string>()
 
   /** One request, and what its 401s take: the last answer, whatever it is. */
-  const authorized = Effect.fnUntraced(function*(repository: Repository, origin: string, path: string, headers: Readonly<Record<string, string>>, head: boolean) {
-    const wanted = { origin, domain: repository.domain, path: repository.path }
+  const authorized = Effect.fnUntraced(function*(route: Route, origin: string, path: string, headers: Readonly<Record<string, string>>, head: boolean) {
+    const wanted: Auth.Wanted = { origin, domain: route.domain, path: route.path, prefix: route.prefix, tls: route.tls }
+    const url = `${origin}${path}${route.query === "" ? "" : path.includes("?") ? "&" : "?"}${route.query}`
     let grant = yield* auth.known(wanted)
     for (let fresh = 0;; fresh++) {
-      const answer = yield* transport.send({ url: `${origin}${path}`, headers, authorization: grant?.header, ...head && { method: "HEAD" } })
+      const answer = yield* transport.send({ url, headers, authorization: grant?.header, tls: route.tls, own: route.headers, ...head && { method: "HEAD" } })
       if (answer.status !== 401 || answer.moved) return { answer, endpoint: origin, credentials: grant?.credentials ?? "anonymous" }
       grant = yield* auth.answer(wanted, answer, grant, fresh)
     }
   })
 
+  /** A route as it is known by now: with the scheme that its host has spoken. */
+  const known = (route: Route): Route => {
+    const scheme = spoken.get(route.host)
+    return scheme === undefined || !route.schemes.includes(scheme) ? route : { ...route, schemes: [scheme] }
+  }
+
+  /** The path of something in a repository. */
+  const pathTo = (route: Route, rest: string) => `${route.prefix}/${route.path}/${rest}`
+
   /** The same by the scheme that answered before, else https, else http where that is allowed and https was not understood. */
   const request = Effect.fnUntraced(function*(
-    repository: Repository, path: string, headers: Readonly<Record<string, string>>, head = false
+    route: Route, path: string, headers: Readonly<Record<string, string>>, head = false
   ): Effect.fn.Return<Reached, RegistryFailure, Scope.Scope> {
-    const host = hostOf(repository.domain)
+    const { host, schemes } = route
     const past = spoken.get(host)
-    const allowed = past === undefined ? schemes(host, insecure) : [past]
-    const by = (scheme: "https" | "http") => Effect.tap(authorized(repository, `${scheme}://${host}`, path, headers, head), () =>
+    const allowed = past === undefined || !schemes.includes(past) ? schemes : [past]
+    const by = (scheme: "https" | "http") => Effect.tap(authorized(route, `${scheme}://${host}`, path, headers, head), () =>
       Effect.sync(() => { spoken.set(host, scheme) }))
     if (!allowed.includes("http") || !allowed.includes("https")) return yield* by(allowed[0] ?? "https")
     const first = yield* Effect.result(by("https"))
     if (Result.isSuccess(first)) return first.success
     const error = first.failure
     if (error._tag !== "NetworkError" || error.host !== host || !isDeaf(error)) return yield* error
+    // A mirror that is silent costs one wait, not two.
+    if (route.mirror && error.reason === "timeout") return yield* error
     return yield* Effect.mapError(by("http"), (second) =>
       error.reason !== "plain-http" && second._tag === "NetworkError" && second.reason === "refused" ? error : second)
   })
 
   /** Whether a registry says that it has no such repository at all. For a manifest many only say that it is not there. */
-  const lacks = (repository: Repository) => request(repository, `/v2/${repository.path}/tags/list?n=1`, {}).pipe(
+  const lacks = (route: Route) => request(route, pathTo(route, "tags/list?n=1"), {}).pipe(
     Effect.flatMap(({ answer }) => answer.status === 404 ? Effect.map(problem(answer, limits), ({ codes }) => codes.includes("NAME_UNKNOWN")) : Effect.succeed(false)),
     Effect.orElseSucceed(() => false),
     Effect.scoped
   )
 
-  const manifestOnce = Effect.fnUntraced(function*(repository: Repository, ref: string) {
-    const { answer, endpoint, credentials } = yield* request(repository, `/v2/${repository.path}/manifests/${ref}`, { accept })
+  const manifestOnce = Effect.fnUntraced(function*(repository: Repository, route: Route, ref: string) {
+    const { answer, endpoint, credentials } = yield* request(route, pathTo(route, `manifests/${ref}`), { accept })
     const { host } = answer
     if (answer.status !== 200) {
       const error = yield* Effect.flip(refusal(answer, { what: "manifest", repository: repository.path, name: ref, credentials }, limits))
-      return yield* error._tag === "NotFound" && error.what === "manifest" && (yield* lacks(repository)) ? new NotFound({ ...error, what: "repository" }) : error
+      return yield* error._tag === "NotFound" && error.what === "manifest" && (yield* lacks(route)) ? new NotFound({ ...error, what: "repository" }) : error
     }
+    const low = lowLimit(answer.headers)
+    if (low !== undefined) yield* walk.tell(repository, `limit of ${host}`, `${host} allows ${low} before it refuses; log in for a higher limit`)
     const refuse = (rule: string) => new AnswerRefused({ host, subject: `the manifest ${ref} of ${repository.path}`, rule })
     const contentType = answer.headers["content-type"]?.split(";")[0]?.trim().toLowerCase()
     if (contentType === "text/html" || contentType === "application/xhtml+xml") return yield* refuse("it is an HTML page, not a manifest")
@@ -148,20 +169,43 @@ const make = Effect.gen(function*() {
       const size = content.byteLength
       return yield* new VerifyError({ expected: new Descriptor({ mediaType: contentType ?? "", digest: expected, size }), size, actual })
     }
-    return { raw, contentType, digest, endpoint }
+    return { raw, contentType, digest, endpoint, route: urlOf(known(route)), credentials }
   }, Effect.scoped)
 
-  const manifest = Effect.fn("Registry.manifest")((repository: Repository, ref: string) => manifestOnce(repository, ref).pipe(
-    Effect.retry(RetryPolicy.transient),
-    Effect.retry({ schedule: RetryPolicy.damaged, while: (error) => error._tag === "VerifyError" })
-  ))
+  /** Tries again where nobody else can be asked; what a mirror does not give, the next may. */
+  const patiently = (route: Route) => <A, R>(self: Effect.Effect<A, RegistryFailure, R>) => route.mirror ? self : Effect.retry(self, RetryPolicy.transient)
 
-  const blob = Effect.fn("Registry.blob")(function*(
-    repository: Repository, blob: Descriptor, from: number
-  ): Effect.fn.Return<BlobAnswer, RegistryFailure, Scope.Scope> {
-    const path = `/v2/${repository.path}/blobs/${blob.digest}`
-    const get = (headers: Readonly<Record<string, string>>) => request(repository, path, { accept: "*/*", ...headers })
-    const ranged = from === 0 ? undefined : yield* get({ range: `bytes=${from}-` })
+  const manifest = Effect.fn("Registry.manifest")((repository: Repository, ref: string) =>
+    walk.first(repository, Digest.is(ref) ? "content" : "tags", (route) => manifestOnce(repository, route, ref).pipe(
+      patiently(route),
+      Effect.retry({ schedule: RetryPolicy.damaged, while: (error) => error._tag === "VerifyError" && !route.mirror })
+    )))
+
+  /** What the blob's bytes at a route were called last: they are continued only while they still are (RFC 9110, 13.1.5). */
+  const remember = (key: string, answer: Answer) => {
+    const tag = answer.headers["etag"]?.trim()
+    if (etags.size > 1000) etags.clear()
+    if (tag !== undefined && /^"[\x21\x23-\x7e\x80-\xff]*"$/.test(tag)) etags.set(key, tag)
+    else etags.delete(key)
+  }
+
+  const blob = Effect.fn("Registry.blob")((repository: Repository, blob: Descriptor, from: number) => {
+    const urls = repository.foreign?.[blob.digest]
+    const found = walk.first(repository, "content", (route) => Effect.map(blobAt(repository, route, blob, from), (answer): BlobAnswer => ({
+      ...answer, body: Stream.tapError(answer.body, (error) => walk.broke(repository, route, error)), distrust: walk.distrust(repository, route)
+    })))
+    return urls === undefined ? found : Effect.catchTag(found, "NotFound", (error) =>
+      foreign === true ? Foreign.blob(urls, blob, from, error, { transport, limits }) : Effect.fail(new NotFound({ ...error, foreign: true })))
+  })
+
+  const blobAt = Effect.fnUntraced(function*(
+    repository: Repository, route: Route, blob: Descriptor, from: number
+  ): Effect.fn.Return<Omit<BlobAnswer, "distrust">, RegistryFailure, Scope.Scope> {
+    const key = `${urlOf(route)} ${blob.digest}`
+    const get = (headers: Readonly<Record<string, string>>) => Effect.tap(
+      request(route, pathTo(route, `blobs/${blob.digest}`), { accept: "*/*", ...headers }), ({ answer }) => Effect.sync(() => remember(key, answer)))
+    const validator = etags.get(key)
+    const ranged = from === 0 ? undefined : yield* get({ range: `bytes=${from}-`, ...validator !== undefined && { "if-range": validator } })
     if (ranged?.answer.status === 206 && holdsFrom(ranged.answer, from, blob.size))
       return { from, body: bounded(ranged.answer.body, blob.size - from, limits.settle) }
     // Whatever else a range request gives but 200 or a refusal, is not continued: it is asked again for the whole.
@@ -192,12 +236,12 @@ const make = Effect.gen(function*() {
     return { from: 0, body: bounded(Coding.undone(answer.body, coding.success, answer.host), blob.size, limits.settle) }
   })
 
-  const tagsOnce = Effect.fnUntraced(function*(repository: Repository) {
-    const path = `/v2/${repository.path}/tags/list`
+  const tagsOnce = Effect.fnUntraced(function*(repository: Repository, route: Route) {
+    const path = pathTo(route, "tags/list")
     const found = new Set<string>()
     let next: string | undefined = path
     for (let page = 0; next !== undefined; page++) {
-      const { answer, credentials, endpoint }: Reached = yield* request(repository, next, { accept: "application/json" })
+      const { answer, credentials, endpoint }: Reached = yield* request(route, next, { accept: "application/json" })
       const refuse = (rule: string) => new AnswerRefused({ host: answer.host, subject: `the tags of ${repository.path}`, rule })
       if (answer.status !== 200) return yield* refusal(answer, { what: "repository", repository: repository.path, name: "", credentials }, limits)
       if (page === TagList.maximumPages) return yield* refuse(`it has more than ${page} pages`)
@@ -211,15 +255,15 @@ const make = Effect.gen(function*() {
     return [...found]
   }, Effect.scoped)
 
-  const sizeOnce = Effect.fnUntraced(function*(repository: Repository, digest: Digest.Digest) {
-    const path = `/v2/${repository.path}/blobs/${digest}`
+  const sizeOnce = Effect.fnUntraced(function*(repository: Repository, route: Route, digest: Digest.Digest) {
+    const path = pathTo(route, `blobs/${digest}`)
     const subject = { what: "blob", repository: repository.path, name: digest } as const
-    const head = yield* request(repository, path, { accept: "*/*" }, true)
+    const head = yield* request(route, path, { accept: "*/*" }, true)
     const said = head.answer.headers["content-length"]
     const told = head.answer.status === 200 && (head.answer.headers["content-encoding"] ?? "identity") === "identity" && !head.answer.headers["content-type"]?.startsWith("text/html")
     if (told && naturalOf(said) !== undefined) return naturalOf(said) ?? 0
     // Some know no HEAD, some tell no length, and storage often refuses a HEAD by an address signed for GET.
-    const { answer, credentials } = yield* request(repository, path, { accept: "*/*", range: "bytes=0-0" })
+    const { answer, credentials } = yield* request(route, path, { accept: "*/*", range: "bytes=0-0" })
     const refuse = (rule: string) => new AnswerRefused({ host: answer.host, subject: `the size of the blob ${digest}`, rule })
     if (answer.status !== 200 && answer.status !== 206 && answer.status !== 416) return yield* refusal(answer, { ...subject, credentials }, limits)
     yield* answer.close
@@ -229,8 +273,12 @@ const make = Effect.gen(function*() {
   }, Effect.scoped)
 
   return Registry.of({
-    manifest, blob, ping: (origin) => Effect.provideService(Ping.v2(origin), Transport, transport),
-    tags: Effect.fn("Registry.tags")((repository: Repository) => Effect.retry(tagsOnce(repository), RetryPolicy.transient)),
-    size: Effect.fn("Registry.size")((repository: Repository, digest: Digest.Digest) => Effect.retry(sizeOnce(repository, digest), RetryPolicy.transient))
+    manifest, blob, names,
+    routes: (repository) => Effect.map(walk.routes(repository), (all) => all.map(({ aside, route }) => ({ aside, route: known(route) }))),
+    listen: walk.listen,
+    ping: (origin) => Effect.provideService(Ping.v2(origin), Transport, transport),
+    tags: Effect.fn("Registry.tags")((repository: Repository) => walk.first(repository, "tags", (route) => patiently(route)(tagsOnce(repository, route)))),
+    size: Effect.fn("Registry.size")((repository: Repository, digest: Digest.Digest) =>
+      walk.first(repository, "content", (route) => patiently(route)(sizeOnce(repository, route, digest))))
   })
 })

@@ -18,7 +18,11 @@ export interface Limits {
   readonly pause: Duration.Input
   /** What the waits of `transient` are multiplied by. */
   readonly pace: number
+  /** Tries in a row without a new byte before a request is given up. Default: 5. */
+  readonly tries?: number
 }
+
+const defaultTries = 5
 
 /** The limits in force: connect 10 s, headers 30 s, idle body 30 s, 1 KiB/s over 60 s, 2 s for a body's end, Retry-After up to 60 s. */
 export const Limits = Context.Reference<Limits>("registry/Limits", {
@@ -28,12 +32,11 @@ export const Limits = Context.Reference<Limits>("registry/Limits", {
   })
 })
 
-/** Five tries in a row without a new byte (it counts a whole run: begin it afresh when bytes came). Waits 250 ms doubling
+/** Five tries (`Limits.tries`) in a row without a new byte (it counts a whole run: begin it afresh when bytes came). Waits 250 ms doubling
  *  to 10 s, times a uniform 0 to 1 (full jitter), and at least Retry-After (what exceeds `Limits.pause` is no longer transient). */
 export const transient = Schedule.min([Schedule.exponential("250 millis"), Schedule.spaced("10 seconds")]).pipe(
-  Schedule.upTo({ times: 4 }),
   Schedule.setInputType<RegistryFailure>(),
-  Schedule.while(({ input }) => input._tag === "NetworkError" && input.transient),
+  Schedule.while(({ attempt, input }) => Effect.map(Limits, ({ tries = defaultTries }) => attempt < tries && input._tag === "NetworkError" && input.transient)),
   Schedule.modifyDelay(({ duration, input }) =>
     Effect.gen(function*() {
       const share = yield* Random.next

@@ -1,13 +1,15 @@
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { Clock, Context, Duration, Effect, Exit, Layer, Redacted, Scope, Semaphore, Stream } from "effect"
 import { HttpClient, HttpClientRequest, type HttpClientResponse } from "effect/http"
-import { rootCertificates } from "node:tls"
 import { guarded } from "./Body.ts"
 import type { Jar } from "./Cookies.ts"
-import { isListed, RegistryOptions } from "./Endpoint.ts"
+import * as Dispatch from "./Dispatch.ts"
+import { RegistryOptions } from "./Endpoint.ts"
 import { NetworkError } from "./Errors.ts"
 import { fault } from "./Fault.ts"
+import * as Politeness from "./Politeness.ts"
 import { Limits } from "./RetryPolicy.ts"
+import { plainTls, type Tls } from "./Route.ts"
 
 /** One request: GET, HEAD, or POST of `form` (`application/x-www-form-urlencoded`, may be secret) which follows no redirects. */
 export interface Request {
@@ -22,6 +24,10 @@ export interface Request {
   readonly cookies?: Jar
   /** `authorization` goes with the first request alone: not even to the same origin once it redirects. */
   readonly once?: boolean
+  /** How the origin of `url` is spoken to by TLS; of it only the authorities go along where that redirects to. */
+  readonly tls?: Tls
+  /** More headers for the origin of `url` only, such as those of a configuration; `authorization` replaces theirs. */
+  readonly own?: Readonly<Record<string, Redacted.Redacted>>
 }
 
 /** An answer whose headers are there. */
@@ -44,34 +50,13 @@ export class Transport extends Context.Service<Transport, {
   /** Fails if there is no answer: with `NetworkError` of every reason but "rate-limited", "server" and "body". */
   readonly send: (request: Request) => Effect.Effect<Answer, NetworkError, Scope.Scope>
 }>()("registry/Transport") {
-  /** Effect's HttpClient over undici: HTTP/1.1, a pool for each origin, no cookies, no trace headers, no proxy. */
-  static readonly layer = Layer.effect(Transport, Effect.suspend(() => make)).pipe(Layer.provide(Layer.suspend(() => client)))
+  /** Effect's HttpClient over undici: HTTP/1.1, a pool for each origin, no cookies, no trace headers, proxies of the environment. */
+  static readonly layer = Layer.effect(Transport, Effect.suspend(() => make))
 }
 
 const maximumRedirects = 10
 const redirects = new Set([301, 302, 303, 307, 308])
-/** Larger pieces cost less: each array of a body is one turn of its reader. */
-const highWaterMark = 1 << 20
 const drainCap = 1 << 16
-
-const client = Layer.unwrap(Effect.gen(function*() {
-  const { insecure, authorities } = yield* RegistryOptions
-  const { connect } = yield* Limits
-  // undici is only loaded when something is pulled: it is a third of the start-up time.
-  const undici = yield* Effect.promise(() => import("@effect/platform-node/Undici"))
-  return NodeHttpClient.layerUndiciNoDispatcher.pipe(Layer.provide(NodeHttpClient.layerDispatcherOptions({
-    pipelining: 1,
-    allowH2: false,
-    factory: (origin, options) => new undici.Pool(origin, {
-      ...options,
-      connect: {
-        timeout: Duration.toMillis(connect),
-        ...authorities.length > 0 && { ca: [...rootCertificates, ...authorities] },
-        ...isListed(new URL(origin).host, insecure) && { rejectUnauthorized: false }
-      }
-    })
-  })))
-}))
 
 /** Puts the cookies an answer sets into the jar, values as they were sent. */
 const keep = (jar: Jar, url: URL, response: HttpClientResponse.HttpClientResponse, now: number): void => {
@@ -82,7 +67,8 @@ const keep = (jar: Jar, url: URL, response: HttpClientResponse.HttpClientRespons
 }
 
 const make = Effect.gen(function*() {
-  const http = HttpClient.withScope(yield* HttpClient.HttpClient)
+  const dispatch = yield* Dispatch.make
+  const polite = yield* Politeness.make
   const { connections } = yield* RegistryOptions
   const limits = yield* Limits
   const slots = new Map<string, Semaphore.Semaphore>()
@@ -91,34 +77,42 @@ const make = Effect.gen(function*() {
     slots.set(origin, slot)
     return slot
   }
-  const ask = (request: Request, url: URL, trusted: boolean, now: number) => {
+  const ask = Effect.fnUntraced(function*(request: Request, url: URL, trusted: boolean, now: number) {
+    const tls = request.tls === undefined ? plainTls : trusted ? request.tls : { ...plainTls, ca: request.tls.ca }
+    const http = HttpClient.withScope(yield* dispatch.client(tls, url.host))
+    const own = Object.entries(trusted ? request.own ?? {} : {}).map(([name, value]) => [name, Redacted.value(value)])
     const secret = trusted ? request.authorization : undefined
     const cookie = request.cookies?.header(url, now)
     const headers = {
-      "user-agent": "towline", "accept-encoding": "identity", ...request.headers,
+      "user-agent": "towline", "accept-encoding": "identity", ...request.headers, ...Object.fromEntries(own),
       ...secret !== undefined && { authorization: Redacted.value(secret) },
       ...cookie !== undefined && { cookie }
     }
     const plain = request.form === undefined
       ? HttpClientRequest.make(request.method ?? "GET")(url, { headers })
       : HttpClientRequest.post(url, { headers }).pipe(HttpClientRequest.bodyText(Redacted.value(request.form), "application/x-www-form-urlencoded"))
-    return http.execute(plain).pipe(
-      Effect.mapError((cause) => fault(url.host, cause, "headers")),
+    return yield* http.execute(plain).pipe(
+      Effect.mapError((cause) => {
+        const error = fault(url.host, cause, "headers", dispatch.proxy(url))
+        // Some that speak TLS only say so, most hang up.
+        return error.reason !== "reset" || url.protocol === "https:" ? error
+          : new NetworkError({ ...error, detail: `${error.detail} before an answer to plain HTTP (it may speak TLS only)` })
+      }),
       Effect.timeoutOrElse({
         duration: limits.headers,
         orElse: () => Effect.fail(new NetworkError({
           host: url.host, reason: "timeout", transient: true, phase: "headers", detail: `no answer in ${Duration.format(Duration.fromInputUnsafe(limits.headers))}`
         }))
       }),
-      Effect.provideService(NodeHttpClient.UndiciOptions, { highWaterMark }),
+      Effect.provideService(NodeHttpClient.UndiciOptions, { highWaterMark: polite.piece }),
       Effect.provideService(HttpClient.TracerPropagationEnabled, false),
       // A span of it would carry the URL, and those of redirects hold signatures.
       Effect.provideService(HttpClient.TracerDisabledWhen, () => true)
     )
-  }
+  })
   const toAnswer = (response: HttpClientResponse.HttpClientResponse, url: URL, moved: boolean, scope: Scope.Closeable): Answer => {
     const abort = Scope.close(scope, Exit.void)
-    const body = guarded(response.stream, { host: url.host, limits, abort, fault: (error) => fault(url.host, error, "body") })
+    const body = polite.slowed(guarded(response.stream, { host: url.host, limits, abort, fault: (error) => fault(url.host, error, "body") }))
     const close = Effect.suspend(() => {
       let left = drainCap
       return Stream.runForEachArray(Stream.takeWhile(body, () => left > 0), (chunks) => Effect.sync(() => { for (const chunk of chunks) left -= chunk.byteLength }))
@@ -136,9 +130,11 @@ const make = Effect.gen(function*() {
     for (let hop = 0;; hop++) {
       const scope = yield* Scope.fork(outer)
       const response = yield* Scope.provide(scope)(Effect.gen(function*() {
+        yield* polite.turn(url.host)
         yield* Semaphore.takeScoped(slotsOf(url.origin), 1)
         return yield* ask(request, url, trusted, yield* Clock.currentTimeMillis)
       })).pipe(Effect.onError(() => Scope.close(scope, Exit.void)))
+      yield* polite.heard(url.host, response.status, response.headers)
       if (request.cookies !== undefined) keep(request.cookies, url, response, yield* Clock.currentTimeMillis)
       const answer = toAnswer(response, url, url.origin !== first.origin, scope)
       const location = response.headers["location"]

@@ -97,7 +97,8 @@ const third = [
   `ALTER TABLE tag_log ADD COLUMN target TEXT`,
   `ALTER TABLE tag_log ADD COLUMN endpoint TEXT`,
   `ALTER TABLE tag_log ADD COLUMN back_to INTEGER`,
-  `CREATE INDEX tag_log_old ON tag_log (old_image)`
+  `CREATE INDEX tag_log_old ON tag_log (old_image)`,
+  `CREATE INDEX manifest_blobs_diff ON manifest_blobs (diff_id) WHERE diff_id IS NOT NULL`
 ]
 
 const steps: ReadonlyArray<ReadonlyArray<string>> = [first, second, third]
@@ -115,12 +116,18 @@ const loader = Migrator.fromRecord(Object.fromEntries(steps.map((statements, ind
 const Latest = Schema.Struct({ latest: Schema.NullOr(Schema.Int) })
 const Count = Schema.Struct({ count: Schema.Int })
 
-/** Brings the database to `version`, in one transaction. A store of a newer version is refused. */
-export const migrate = Effect.fnUntraced(function*(db: Database, file: string) {
+/** The version of an opened database; 0 if it has none. */
+export const versionOf = Effect.fnUntraced(function*(db: Database) {
   const { sql } = db
   const [there] = yield* db.rows(Count, sql`SELECT count(*) AS count FROM sqlite_schema WHERE name = ${table}`)
   const [row] = there?.count === 1 ? yield* db.rows(Latest, sql`SELECT max(migration_id) AS latest FROM ${sql(table)}`) : []
-  const latest = row?.latest ?? 0
+  return row?.latest ?? 0
+})
+
+/** Brings the database to `version`, in one transaction. A store of a newer version is refused. */
+export const migrate = Effect.fnUntraced(function*(db: Database, file: string) {
+  const { sql } = db
+  const latest = yield* versionOf(db)
   if (latest === version) return
   if (latest > version) {
     return yield* new StoreError({

@@ -1,6 +1,9 @@
-import { Effect, Option, Schema } from "effect"
+import { Effect, Option, Result, Schema } from "effect"
 import { createHash } from "node:crypto"
 import * as Digest from "../image/Digest.ts"
+import * as GoText from "../image/v1/GoText.ts"
+import * as LegacyDigest from "../image/v1/LegacyDigest.ts"
+import * as V1Image from "../image/v1/V1Image.ts"
 import type { StoreError } from "./Disk.ts"
 import type { Home } from "./Home.ts"
 import { byManifest, type ImageLayer } from "./Images.ts"
@@ -65,6 +68,18 @@ export const find = Effect.fn("Graph.node")(function*(home: Shape, id: string): 
     layers: Option.isSome(image) ? image.value.layers : []
   })
 })
+
+/**
+ * The parent an image has by what Docker 1.9 kept of it (graph.loadImage): that of the file `parent`, else the one its JSON
+ * names, else that of a valid `parent_id`. "" for none. It may be none of the graph's.
+ */
+export const statedParent = ({ json, parentRef = "" }: Node): string => {
+  if (parentRef !== "") return parentRef
+  const read = Result.getOrUndefined(V1Image.decode(GoText.decode(json).toWellFormed()))
+  if (read === undefined || read.parent !== "") return read?.parent ?? ""
+  const named = read.string("parent_id")
+  return LegacyDigest.is(named) ? named.slice(named.indexOf(":") + 1) : ""
+}
 
 const Id = Schema.Struct({ id: Schema.String })
 

@@ -54,7 +54,8 @@ const exists = (pid: number) => {
 
 /**
  * What is known of another owner, seen by `self` at `now` (milliseconds since 1970): `gone` if its process provably ended
- * (same boot and PID namespace), `expired` if it cannot be looked at and was silent for 15 s; then it may still be there.
+ * (same boot and PID namespace), `expired` if it cannot be looked at, or is stopped, and was silent for 15 s; then it may
+ * still be there.
  * Another opening in this very process is judged by its silence: one that could not take its row away is not waited for.
  */
 export const judge = (owner: OwnerRow, self: OwnerRow, now: number): "alive" | "gone" | "expired" => {
@@ -63,7 +64,9 @@ export const judge = (owner: OwnerRow, self: OwnerRow, now: number): "alive" | "
   if (self.started === "") return exists(owner.pid) ? silent ? "expired" : "alive" : "gone"
   if (owner.pid === self.pid && owner.started === self.started) return silent ? "expired" : "alive"
   const found = processOf(owner.pid)
-  return found === undefined || found.started !== owner.started || found.state === "Z" || found.state === "X" ? "gone" : "alive"
+  if (found === undefined || found.started !== owner.started || found.state === "Z" || found.state === "X") return "gone"
+  // Stopped, by Ctrl-Z or a debugger: it may wake up, but nobody should wait for that.
+  return silent && (found.state === "T" || found.state === "t") ? "expired" : "alive"
 }
 
 /** This opening of the store as an owner. Its row is there from the first `enter` until the scope closes. */

@@ -19,7 +19,7 @@ export interface Removed {
 }
 
 const Sized = Schema.Struct({ digest: Digest.Digest, size: Schema.Int })
-const Child = Schema.Struct({ id: Schema.String })
+const Free = Schema.Struct({ parent: Schema.NullOr(Schema.String) })
 const Chain = Schema.Struct({ chain: Schema.NullOr(Schema.String) })
 const Link = Schema.Struct({ parent: Schema.NullOr(Schema.String), diff_id: Digest.Digest })
 
@@ -85,8 +85,8 @@ export const dissolve = Effect.fnUntraced(function*(home: Shape, id: string) {
 })
 
 /**
- * Takes a name away, or (called by id) all names; with the last name goes the image, unless it is another's parent, and all
- * that no other image needs and no living owner leases. The files of layers go in the background: see `Home.discard`.
+ * Takes a name away, or (called by id) all names; with the last name goes the image, unless it is another's parent, what it
+ * stands on as far as nothing else does, and all that no other image needs and no living owner leases. The files of layers go in the background: see `Home.discard`.
  */
 export const remove = Effect.fn("Graph.remove")(function*(
   home: Shape, text: string
@@ -99,9 +99,20 @@ export const remove = Effect.fn("Graph.remove")(function*(
     const tags = yield* tagsOf(home, id)
     const untagged = tag === undefined ? tags : [tag]
     for (const name of untagged) yield* untag(home, id, name)
-    const children = yield* db.rows(Child, sql`SELECT id FROM images WHERE parent = ${id} LIMIT 1`)
-    if (untagged.length < tags.length || children.length > 0) return { untagged, image: undefined, blobs: [], layers: [], removals: [] }
-    return { untagged, image: id, ...yield* dissolve(home, id) }
+    const gone: Array<Effect.Success<ReturnType<typeof dissolve>>> = []
+    let next: string | null = untagged.length < tags.length ? null : id
+    // What an image of the old graph stood on goes with it, as far as it has neither a tag nor another child.
+    while (next !== null) {
+      const [row]: ReadonlyArray<typeof Free.Type> = yield* db.rows(Free, sql`SELECT parent FROM images i WHERE id = ${next}
+        AND NOT EXISTS (SELECT 1 FROM tags WHERE image = i.id) AND NOT EXISTS (SELECT 1 FROM images child WHERE child.parent = i.id)`)
+      if (row === undefined) break
+      gone.push(yield* dissolve(home, next))
+      next = row.parent
+    }
+    return {
+      untagged, image: gone.length > 0 ? id : undefined, blobs: gone.flatMap(({ blobs }) => blobs), layers: gone.flatMap(({ layers }) => layers),
+      removals: gone.flatMap(({ removals }) => removals)
+    }
   }))
   for (const removal of plan.removals) {
     yield* finishRemoval(home, removal)

@@ -12,7 +12,8 @@ type Shape = Home["Service"]
 
 /**
  * The v1Compatibility text of an image of the old graph: what it came as, or one written from its JSON and those below, which
- * is kept (docker 1.9: Graph.GenerateV1CompatibilityChain). Undefined if there is no such image. To be run in a transaction.
+ * is kept (docker 1.9: Graph.GenerateV1CompatibilityChain). Undefined if there is no such image, or one below is not there. To
+ * be run in a transaction.
  */
 export const compatibility = Effect.fn("Graph.compatibility")(function*(
   home: Shape, id: string
@@ -21,10 +22,10 @@ export const compatibility = Effect.fn("Graph.compatibility")(function*(
   let below: string | undefined
   for (let next: string | undefined = id; next !== undefined && below === undefined;) {
     const node: Nodes.Node | undefined = Option.getOrUndefined(yield* Nodes.find(home, next))
-    if (node === undefined) return undefined
+    if (node === undefined || lacking.some(({ id }) => id === node.id)) return undefined
     if (node.compatibility === undefined) lacking.push(node)
     below = node.compatibility
-    next = node.parentRef ?? node.parent
+    next = Nodes.statedParent(node) || undefined
   }
   for (const { id, json, size } of lacking.reverse()) {
     const parent = below === undefined ? "" : yield* Effect.fromResult(Compatibility.idOf(below))
@@ -37,7 +38,7 @@ export const compatibility = Effect.fn("Graph.compatibility")(function*(
 /** Whether the image under `id` is the one wanted: on the parent chosen for it, with a layer and text that make its strong ID. */
 const fits = Effect.fnUntraced(function*(home: Shape, id: string, wanted: StrongId.AddressedImage, below: string, hash: LegacyDigest.Hash) {
   const node = Option.getOrUndefined(yield* Nodes.find(home, id))
-  if (node?.checksum === undefined || node.compatibility === undefined || (node.parent ?? "") !== below) return false
+  if (node?.checksum === undefined || node.compatibility === undefined || Nodes.statedParent(node) !== below) return false
   const made = StrongId.address(node.compatibility, node.checksum, wanted.parentStrongId, hash)
   return Result.isSuccess(made) && made.success.strongId === wanted.strongId
 })
@@ -53,9 +54,12 @@ const encoder = new TextEncoder()
 export const choose = Effect.fn("Graph.chooseIds")(function*(home: Shape, images: ReadonlyArray<StrongId.AddressedImage>, hash: LegacyDigest.Hash) {
   let reuse = true
   let written = true
-  for (const { compatibilityId } of images) {
+  for (const { compatibilityId } of images.toReversed()) {
     // Texts that cannot be written end the attempt to reuse anything.
-    if (written && (yield* Nodes.exists(home, compatibilityId))) written = Result.isSuccess(yield* Effect.result(compatibility(home, compatibilityId)))
+    if (!written || !(yield* Nodes.exists(home, compatibilityId))) continue
+    const text = yield* Effect.result(compatibility(home, compatibilityId))
+    if (Result.isFailure(text) && text.failure._tag === "StoreError") return yield* text.failure
+    written = Result.isSuccess(text) && text.success !== undefined
   }
   const chosen: Array<string> = []
   for (const image of images) {

@@ -33,19 +33,24 @@ const inputs = (params: ReadonlyArray<unknown>) => params.map((value) => {
   throw new TypeError(`SQLite cannot store a ${typeof value}`)
 })
 
+/** `readOnly`: nothing is written, not even a log; the file is a URL that says `immutable`. */
+export interface OpenOptions {
+  readonly readOnly?: boolean
+}
+
 /**
  * One connection to the SQLite file for all fibers of a store: WAL, synchronous=FULL, foreign keys. SQLite blocks the
  * event loop while it waits for a lock, so it waits 50 ms at most and `busy` does the rest, interruptibly.
  */
-export const layerSqlite = (file: string): Layer.Layer<SqlClient.SqlClient, SqlError.SqlError> => Layer.effect(SqlClient.SqlClient, Effect.gen(function*() {
+export const layerSqlite = (file: string, { readOnly = false }: OpenOptions = {}): Layer.Layer<SqlClient.SqlClient, SqlError.SqlError> => Layer.effect(SqlClient.SqlClient, Effect.gen(function*() {
   const db = yield* Effect.acquireRelease(
-    attempt(() => new DatabaseSync(file, { timeout: 50 })),
+    attempt(() => new DatabaseSync(file, { timeout: 50, readOnly })),
     (db) => Effect.ignore(attempt(() => db.close()))
   )
   // A lone statement or BEGIN that failed changed nothing yet; inside a transaction only the whole may be run again.
   const whenBusy = <A>(run: Effect.Effect<A, SqlError.SqlError>) =>
     Effect.retry(run, { schedule: busy, while: (error) => error.reason._tag === "LockTimeoutError" && !db.isTransaction })
-  yield* whenBusy(attempt(() => db.exec("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON")))
+  if (!readOnly) yield* whenBusy(attempt(() => db.exec("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON")))
   const cache = new Map<string, StatementSync>()
   const prepared = (sql: string) => {
     const known = cache.get(sql)
@@ -124,7 +129,7 @@ export interface Database {
 }
 
 /** Opens the database `file`; it closes with the scope. */
-export const open = (file: string): Effect.Effect<Database, StoreError, Scope.Scope> => Effect.gen(function*() {
+export const open = (file: string, options?: OpenOptions): Effect.Effect<Database, StoreError, Scope.Scope> => Effect.gen(function*() {
   const refuse = (error: unknown) => {
     if (error instanceof StoreError) return error
     const errcode = error instanceof SqlError.SqlError ? errcodeOf(error) : undefined
@@ -146,7 +151,7 @@ export const open = (file: string): Effect.Effect<Database, StoreError, Scope.Sc
     decoders.set(schema, decoder)
     return decoder
   }
-  const context = yield* stored(Layer.build(layerSqlite(file)))
+  const context = yield* stored(Layer.build(layerSqlite(file, options)))
   const sql = Context.get(context, SqlClient.SqlClient)
   return {
     sql,

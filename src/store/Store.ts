@@ -1,4 +1,4 @@
-import { Layer } from "effect"
+import { Effect, Layer } from "effect"
 import { BlobStore } from "./BlobStore.ts"
 import type { StoreError } from "./Disk.ts"
 import { Graph } from "./Graph.ts"
@@ -6,6 +6,8 @@ import { History } from "./History.ts"
 import * as Home from "./Home.ts"
 import { LayerStore } from "./LayerStore.ts"
 import { Leases } from "./Leases.ts"
+import { Listing } from "./Listing.ts"
+import * as ReadOnly from "./ReadOnly.ts"
 import { sweep } from "./Sweep.ts"
 import { Collector } from "./upkeep/Collector.ts"
 import { Upkeep } from "./upkeep/Upkeep.ts"
@@ -14,7 +16,7 @@ export { Hasher } from "./Check.ts"
 export { Remover } from "./Home.ts"
 
 /** What a store provides. */
-export type Services = BlobStore | LayerStore | Graph | Leases | Collector | Upkeep | History
+export type Services = BlobStore | LayerStore | Graph | Leases | Collector | Upkeep | History | Listing
 
 /** Where the store is; its folder is made if it is not there. */
 export interface StoreOptions {
@@ -27,6 +29,13 @@ export interface StoreOptions {
  */
 export const layer = ({ path }: StoreOptions): Layer.Layer<Services, StoreError> =>
   // Fresh: layers are remembered by reference, and two stores of one program would share the first one's services.
-  Layer.fresh(Layer.mergeAll(BlobStore.layer, LayerStore.layer, Graph.layer, Leases.layer, Collector.layer, Upkeep.layer, History.layer)).pipe(
+  Layer.fresh(Layer.mergeAll(BlobStore.layer, LayerStore.layer, Graph.layer, Leases.layer, Collector.layer, Upkeep.layer, History.layer, Listing.layer)).pipe(
     Layer.provide(Layer.provideMerge(Layer.effectDiscard(sweep), Home.layer(path)))
   )
+
+/** The store for commands that only read: as `layer`, or where it is mounted read-only, as it is there. */
+export const layerReading = ({ path }: StoreOptions): Layer.Layer<Services, StoreError> =>
+  Layer.unwrap(Effect.map(ReadOnly.isReadOnly(path), (readOnly) => readOnly
+    ? Layer.fresh(Layer.mergeAll(BlobStore.layer, LayerStore.layer, Graph.layer, ReadOnly.leases, Collector.layer, Upkeep.layer, History.layer, Listing.layer)).pipe(
+      Layer.provide(ReadOnly.home(path)))
+    : layer({ path })))

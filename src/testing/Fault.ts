@@ -1,8 +1,27 @@
 /**
- * Faults as data: which requests are met (`Match`) and what becomes of their answers (`Action`). A script is a list of rules, and
- * every rule that matches a request acts on its answer. What acts on the same thing is applied in the order of the list; an answer
- * is first chosen (status, redirect, html), then its bytes (flip), its range (wrongRange), its body's form (contentEncoding,
- * truncateLength, extraBytes), its headers (chunked, claimLength, setHeaders), and last its delivery (drop, stall, drip, cuts).
+ * The language of fault scripts: faults as data. A script is a list of rules; a rule says which requests it meets (`Match`) and what
+ * becomes of their answers (`Action`, one or several). It is given to `TestRegistry.make({ script })` or `registry.script(rules)`, can be
+ * replaced at any time, and `registry.runs` counts how often each rule has acted.
+ *
+ * ```ts
+ * registry.script([
+ *   { match: { kind: "blob", nth: 1 }, do: Fault.cutAt(1000) },                          // the first blob answer ends after 1000 bytes
+ *   { match: { kind: "blob", ranged: true }, do: Fault.wrongRange("lie-start") },        // whoever resumes is lied to
+ *   { match: { kind: "manifest", name: "latest" }, do: [Fault.stall("headers", 500), Fault.status(503, { "retry-after": "1" })] },
+ *   { match: { kind: "token", nth: [2, 3] }, do: Fault.drop }                            // the second and third token request get nothing
+ * ])
+ * ```
+ *
+ * - Which requests: by kind, repository, tag or digest as sent, digest of what would be served, method, whether a range is asked for, and
+ *   `nth`, which counts the requests that match by all the rest, from 1. What is left out matches everything. Each rule counts for itself.
+ * - Every rule that matches acts. Whatever the order of the list, an answer is first chosen (`status`, `redirect`, `html`), then come its
+ *   bytes (`flip`), its range (`wrongRange`), its body's form (`contentEncoding`, `truncateLength`, `extraBytes`), its headers (`chunked`,
+ *   `claimLength`, `setHeaders`), and last its delivery (`drop`, `stall`, `drip`, `cutAt`, `cutEach`). Of two that act on the same thing,
+ *   the later rule has the last word; of two cuts the first byte's counts.
+ * - Offsets count the bytes of the answer's body, except for `flip` and `cutEach`, which count those of the whole object. Waits are real
+ *   time, whatever clock a test has.
+ * - Tokens expire by `auth: { kind: "bearer", expiresIn }`, or at once by `registry.tokens.revoke()`. Requests that are refused for want
+ *   of credentials meet no rule. `registry.strangers` are those that carried a secret which is not for this registry.
  */
 
 /**

@@ -96,6 +96,9 @@ export class TestRegistry {
   private readonly watchers = new Set<() => void>()
   private blobs = 0
   private peak = 0
+  private readonly strange: Array<LoggedRequest> = []
+  /** Whether the script asked for credentials: then nobody here knows which are right. */
+  private challenged = false
 
   private constructor(url: string, certificate: string | undefined, tokens: TokenServer | undefined, options: TestRegistryOptions) {
     this.url = url
@@ -130,6 +133,12 @@ export class TestRegistry {
 
   /** Every request so far, in order of arrival, token requests included. */
   get requests(): ReadonlyArray<LoggedRequest> { return this.log }
+
+  /**
+   * Requests that carried a secret which is not for this registry, over its whole life: cookies (it sets none), credentials where it
+   * asks for none, a user it does not know, a token it did not give out, a password sent to it rather than to its token server.
+   */
+  get strangers(): ReadonlyArray<LoggedRequest> { return this.strange }
 
   /** How often each rule of the script has acted, in the script's order. */
   get runs(): ReadonlyArray<number> { return this.playing.runs }
@@ -191,6 +200,7 @@ export class TestRegistry {
     const { kind, repository, name } = named
     const entry: Entry = { method, url, path, kind, repository, name, headers, range: headers["range"], digest: undefined, status: 0, bytesSent: 0, finished: false }
     this.log.push(entry)
+    if (headers["cookie"] !== undefined || this.isStrange(kind, headers["authorization"])) this.strange.push(entry)
     if (kind === "blob") {
       this.peak = Math.max(this.peak, ++this.blobs)
       response.on("close", () => this.blobs--)
@@ -202,10 +212,20 @@ export class TestRegistry {
       : this.content.answer(method, named, headers["accept"] ?? ""))
     entry.digest = answer.digest
     const delivery = deliver(answer, refusal === undefined ? this.playing.take(entry) : [], entry)
+    if (delivery.status === 401 && refusal === undefined) this.challenged = true
     delivery.headers["docker-distribution-api-version"] ??= "registry/2.0"
     for (const look of this.watchers) look()
     yield* send(response, delivery, method === "HEAD", entry)
   })
+
+  private isStrange(kind: Kind, authorization: string | undefined): boolean {
+    if (authorization === undefined || this.challenged) return false
+    const [, token] = /^bearer +(.+)$/i.exec(authorization) ?? []
+    if (this.auth.kind === "anonymous") return true
+    if (token !== undefined) return this.auth.kind === "basic" || kind === "token" || !(this.tokens?.issued.some((issued) => issued.token === token) ?? false)
+    const [user = ""] = basic(authorization) ?? []
+    return (this.auth.kind === "bearer" && kind !== "token") || !Object.hasOwn(this.auth.users ?? {}, user)
+  }
 
   /** The 401 for a request without the right credentials. */
   private refusal({ kind, repository }: Target, authorization: string | undefined): Answer | undefined {

@@ -20,7 +20,10 @@ const order = (items: ReadonlyArray<Item>, known: ReadonlyArray<string> = []) =>
   const { failure, images } = archive.order(new Set(known))
   return [images.map(({ id }) => id[0]).join(""), failure?.entry, failure?.rule] as const
 })
-const refused = (items: ReadonlyArray<Item>) => Effect.map(tree(items), (tree) => refusalOf(() => Images.of(tree)))
+const refused = (items: ReadonlyArray<Item>) => Effect.map(tree(items), (tree) => refusalOf(() => {
+  const images = Images.of(tree)
+  return images.kind === "legacy" ? images.archive.tags : images
+}))
 
 const demo = ImageBuilder.demo()
 const config = `${demo.config.descriptor.digest.slice(7)}.json`
@@ -68,12 +71,13 @@ describe("Images of archives of Docker 1.9 and before", () => {
   }), 20_000)
 
   it.effect("have tags by 1.9's grammar", Effect.fnUntraced(function*() {
-    const archive = yield* legacy(SavedArchive.legacy([saved(a)], { busybox: { latest: a }, "localhost:5000/x": { "": a } }))
+    const archive = yield* legacy(SavedArchive.legacy([saved(a)], { busybox: { latest: a }, "localhost:5000/x": { "": a }, UPPER: { x: a } }))
     assert.deepStrictEqual(archive.tags, [
       { name: "busybox", canonical: "docker.io/library/busybox", tag: "latest", address: a },
-      { name: "localhost:5000/x", canonical: "localhost:5000/x", tag: "latest", address: a }
+      { name: "localhost:5000/x", canonical: "localhost:5000/x", tag: "latest", address: a },
+      { name: "UPPER", canonical: "docker.io/library/UPPER", tag: "x", address: a }
     ])
-    for (const repositories of [{ "../x": { a } }, { "UPPER": { a } }, { x: { "a/b": a } }, { x: { "../../t": a } }, { "http://x/y": { a } }, { [a]: { t: a } }]) {
+    for (const repositories of [{ "../x": { a } }, { "a b": { a } }, { "": { a } }, { scratch: { a } }, { x: { "a/b": a } }, { x: { "../../t": a } }, { "http://x/y": { a } }, { [a]: { t: a } }]) {
       assert.strictEqual((yield* refused(SavedArchive.legacy([saved(a)], repositories)))?.[0], "repositories", JSON.stringify(repositories))
     }
     for (const text of ["[]", "{\"x\":7}", "{\"x\":{\"t\":7}}", "{\"__proto__\":{\"t\":\"x\"}}", "{\"x\":{},\"x\":{}}", "nonsense", ""]) {

@@ -51,7 +51,7 @@ describe("A disk that refuses (exit code 7)", () => {
     assertDigest(yield* command("pull", ["-q", "--store", store, reference]))
     remount("ro")
     assertFailed(yield* command("pull", ["-q", "--store", join(disk, "new"), reference]), 7, /read-only; name a writable folder/)
-    for (const args of [["pull", "-q", "--store", store, reference], ["graph", "ls", "--store", store]] as const) {
+    for (const args of [["pull", "-q", "--store", store, reference], ["graph", "gc", "--store", store], ["graph", "rm", "--store", store, reference]] as const) {
       const [name, ...rest] = args
       assertFailed(yield* command(name, rest), 7, new RegExp(store), /writable/)
     }

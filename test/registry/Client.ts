@@ -1,4 +1,4 @@
-import { Effect, Layer, Option, Redacted, Stream } from "effect"
+import { ConfigProvider, Effect, Layer, Option, Redacted, Stream } from "effect"
 import { Descriptor } from "../../src/image/Descriptor.ts"
 import * as Digest from "../../src/image/Digest.ts"
 import { Credentials, type Found } from "../../src/registry/Credentials.ts"
@@ -18,6 +18,8 @@ export const brief: Limits = {
 export interface Setup {
   readonly limits?: Partial<Limits>
   readonly options?: Partial<RegistryOptions>
+  /** Variables of the environment; default: none. */
+  readonly environment?: Readonly<Record<string, string>>
   /** By domain. */
   readonly credentials?: Readonly<Record<string, Partial<{ username: string; password: string; identityToken: string }>>>
 }
@@ -25,7 +27,7 @@ export interface Setup {
 const none: RegistryOptions = { insecure: [], authorities: [], realms: [], connections: 8 }
 
 /** A registry client, and its transport, over real HTTP. */
-export const client = ({ limits, options, credentials = {} }: Setup = {}) => {
+export const client = ({ environment = {}, limits, options, credentials = {} }: Setup = {}) => {
   const found = (domain: string): Option.Option<Found> => {
     const entry = credentials[domain]
     return entry === undefined ? Option.none() : Option.some({
@@ -33,7 +35,8 @@ export const client = ({ limits, options, credentials = {} }: Setup = {}) => {
       ...entry.identityToken !== undefined && { identityToken: Redacted.make(entry.identityToken) }
     })
   }
-  const settings = Layer.mergeAll(Layer.succeed(Limits, { ...brief, ...limits }), Layer.succeed(RegistryOptions, { ...none, ...options }))
+  const settings = Layer.mergeAll(Layer.succeed(Limits, { ...brief, ...limits }), Layer.succeed(RegistryOptions, { ...none, ...options }),
+    ConfigProvider.layer(ConfigProvider.fromEnvRecord({ ...environment })))
   return Layer.mergeAll(Registry.layer, V1Registry.layer).pipe(
     Layer.provideMerge(Layer.mergeAll(Transport.layer, Layer.succeed(Credentials, { find: (domain) => Effect.sync(() => found(domain)) }))),
     Layer.provideMerge(settings)

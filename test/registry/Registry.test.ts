@@ -38,7 +38,7 @@ describe("manifest", () => {
     const made = yield* registry()
     for (const ref of ["latest", hash("sha256", raw)]) {
       const answer = yield* manifest(made, ref).pipe(Effect.provide(client()))
-      assert.deepStrictEqual({ ...answer, raw: Buffer.from(answer.raw) }, { raw, contentType: type, digest: hash("sha256", raw), endpoint: made.url })
+      assert.deepStrictEqual({ ...answer, raw: Buffer.from(answer.raw) }, { raw, contentType: type, digest: hash("sha256", raw), endpoint: made.url, route: `${made.url}/v2/a/b`, credentials: "anonymous" })
     }
     assert.include(made.requests[0]?.headers["accept"], "application/vnd.docker.distribution.manifest.list.v2+json")
     assert.deepStrictEqual([made.requests[0]?.url, made.requests[0]?.headers["accept-encoding"]], ["/v2/a/b/manifests/latest", "identity"])

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { readFileSync } from "node:fs"
+import { setTimeout } from "node:timers/promises"
 import { expiry, identify, judge } from "../../src/store/Owner.ts"
 
 describe("judge", () => {
@@ -16,6 +17,10 @@ describe("judge", () => {
     const owner = { ...self, token: "other", pid, started, beat: 0 }
     assert.strictEqual(judge(owner, self, now), "alive")
     assert.strictEqual(judge({ ...owner, started: "1" }, self, now), "gone") // its number was given to another since
+    child.kill("SIGSTOP")
+    while (!/\) T /.test(readFileSync(`/proc/${pid}/stat`, "latin1"))) await setTimeout(10)
+    assert.deepStrictEqual([judge({ ...owner, beat: now - 1000 }, self, now), judge(owner, self, now)], ["alive", "expired"], "stopped")
+    child.kill("SIGCONT")
     const ended = once(child, "exit")
     child.kill("SIGKILL")
     await ended

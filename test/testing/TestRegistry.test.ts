@@ -5,7 +5,7 @@ import { writeFileSync, mkdtempSync, rmSync } from "node:fs"
 import { connect } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Certificate, Fault, ImageBuilder, TestRegistry } from "../../src/testing/index.ts"
+import { Certificate, Fault, ImageBuilder, TestRegistry, type TestRegistryOptions } from "../../src/testing/index.ts"
 import { ask } from "./Client.ts"
 
 const image = ImageBuilder.image({ layers: [[{ path: "file", contents: "hello world" }]] })
@@ -173,4 +173,22 @@ describe.runIf(distribution)("TestRegistry beside docker-registry", () => {
       }
     }
   }))
+})
+
+describe("strangers", () => {
+  it.live("are requests with a secret that is not for the registry", () => Effect.gen(function*() {
+    const asked = Effect.fnUntraced(function*(options: TestRegistryOptions, headers: Record<string, string>, path = "/v2/") {
+      const registry = yield* TestRegistry.make(options)
+      yield* Effect.promise(() => fetch(`${registry.url}${path}`, { headers }).then((answer) => answer.text()))
+      return registry.strangers.length
+    }, Effect.scoped)
+    const basic = (user: string) => ({ authorization: `Basic ${Buffer.from(`${user}:x`).toString("base64")}` })
+    const users = { ada: "y" }
+    assert.deepStrictEqual([
+      yield* asked({}, {}), yield* asked({}, basic("ada")), yield* asked({}, { cookie: "a=b" }),
+      yield* asked({ auth: { kind: "basic", users } }, basic("ada")), yield* asked({ auth: { kind: "basic", users } }, basic("eve")),
+      yield* asked({ auth: { kind: "bearer", users } }, basic("ada")), yield* asked({ auth: { kind: "bearer", users } }, basic("ada"), "/token"),
+      yield* asked({ auth: { kind: "bearer", users } }, { authorization: "Bearer t" })
+    ], [0, 1, 1, 0, 1, 1, 0, 1])
+  }).pipe(Effect.scoped))
 })

@@ -1,4 +1,5 @@
 import { Result } from "effect"
+import { fields, GoDecode } from "./GoDecode.ts"
 import * as GoJson from "./GoJson.ts"
 import * as V1Image from "./V1Image.ts"
 
@@ -30,6 +31,15 @@ export const marshal = (json: string, { id, parent, size }: Place): Result.Resul
     }).join(",")}}`
   })
 
-/** The v1 ID an image goes by in its v1Compatibility text (docker: graph.getV1ID); "" if it says none. */
+const known = fields<{ id: string }>([["id", (found, value, field, decode) => { found.id = decode.string(value, field, found.id) }]])
+
+/** The v1 ID an image goes by in its v1Compatibility text (docker: graph.getV1ID); "" if it says none. Nothing else in it is looked at. */
 export const idOf = (compatibility: string): Result.Result<string, V1Image.InvalidV1Image> =>
-  Result.map(V1Image.decode(compatibility.toWellFormed()), ({ id }) => id)
+  Result.flatMap(
+    Result.mapError(GoJson.parse(compatibility.toWellFormed()), ({ reason }) => new V1Image.InvalidV1Image({ rule: "json", field: "", reason })),
+    (document) => {
+      const found = { id: "" }, decode = new GoDecode()
+      decode.struct(document, "", known, found)
+      return decode.mismatch === undefined ? Result.succeed(found.id) : Result.fail(new V1Image.InvalidV1Image({ rule: "json", ...decode.mismatch }))
+    }
+  )

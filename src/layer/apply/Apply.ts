@@ -21,6 +21,8 @@ export interface ApplyOptions {
   readonly stop?: (() => void) | undefined
   /** Bytes of memory for what is known only at the end, about 150 beside each name: 128 MiB, some 700,000 folders, whiteouts and links. */
   readonly memory?: number | undefined
+  /** Names and links that lead above the root are refused, as by Docker (pkg/archive: breakoutError). Default: they end at the root. */
+  readonly confined?: boolean | undefined
 }
 
 const inspect = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
@@ -29,6 +31,14 @@ const whiteout = ".wh."
 const opaque = ".wh..wh..opq"
 const reserved = /(?:^|\/)\.wh\.\.wh\./
 const deviceKinds = { char: constants.S_IFCHR, block: constants.S_IFBLK, fifo: constants.S_IFIFO }
+
+const checkConfined = (name: Name.Name, { linkpath, path, type }: Entry): void => {
+  if (reserved.test(name) && Name.last(name) !== opaque) return
+  // Of an absolute name, `..` at the root is the root.
+  if (path[0] !== 0x2f && Name.climbs(path)) throw new Refused("its name leads out of the layer", path)
+  if (type === "link" && Name.climbs(linkpath)) throw new Refused("its hard link target is outside the layer", path)
+  if (type === "symlink" && Name.climbs(linkpath, Name.parent(name))) throw new Refused("it is a symlink that leads out of the layer", path)
+}
 
 /**
  * Applies the entries of one layer to a folder (`fs/`) and writes what that folder cannot say to its journal (`Meta.ts`).
@@ -46,6 +56,7 @@ export class Apply implements EntrySink {
   private readonly syscalls: Syscalls
   private readonly stop: () => void
   private readonly attributes: Attributes
+  private readonly confined: boolean
   private entries = 0
   private bytes = 0
   private untilStop = stride
@@ -57,6 +68,7 @@ export class Apply implements EntrySink {
     this.meta = meta
     this.syscalls = options.syscalls
     this.stop = options.stop ?? (() => {})
+    this.confined = options.confined ?? false
     this.upper = new Upper(root, { stop: this.stop, memory: options.memory ?? 128 * 1024 * 1024 })
     this.attributes = new Attributes(this.syscalls, this.upper.born)
   }
@@ -66,6 +78,7 @@ export class Apply implements EntrySink {
     this.entries++
     const name = Name.clean(entry.path)
     try {
+      if (this.confined) checkConfined(name, entry)
       this.apply(name, entry)
     } catch (error) {
       throw this.fault(error, name, entry)

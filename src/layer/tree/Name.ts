@@ -22,6 +22,19 @@ export const clean = (raw: Buffer): Name => {
   return segments.join("/")
 }
 
+/** Whether a path that is taken from the folder `from` on, step by step, leads above the root (Go: `filepath.Clean` of it begins with `..`). */
+export const climbs = (raw: Buffer, from: Name = ""): boolean => {
+  let depth = from === "" ? 0 : from.split("/").length
+  let above = 0
+  for (const segment of raw.toString("latin1").split("/")) {
+    if (segment === "" || segment === ".") continue
+    if (segment !== "..") depth++
+    else if (depth > 0) depth--
+    else above++
+  }
+  return above > 0
+}
+
 /** The folder a name is in; of a name at the root, and of the root, "". */
 export const parent = (name: Name): Name => name.slice(0, Math.max(0, name.lastIndexOf("/")))
 

@@ -41,17 +41,10 @@ const amount = (rows: ReadonlyArray<{ readonly size: number }>) => ({ count: row
 
 const distinct = (rows: ReadonlyArray<typeof SizeRow.Type>) => [...new Map(rows.map((row) => [row.digest, row])).values()]
 
-/** What the store takes; `garbage` is what nothing keeps. */
-export const usage = Effect.fn("Usage.usage")(function*({ db, root }: Shape, garbage: Garbage) {
+/** What every image takes, by name. A few statements, linear in what the store holds. */
+export const imageUsage = Effect.fnUntraced(function*({ db }: Shape) {
   const { sql } = db
-  const [blobs] = yield* db.rows(Amount, sql`SELECT count(*) AS count, CAST(total(size) AS INTEGER) AS size FROM blobs`)
-  const [layers] = yield* db.rows(Amount, sql`SELECT count(*) AS count, CAST(total(size) AS INTEGER) AS size FROM layers`)
-  const waiting = yield* db.rows(PartialRow, sql`SELECT path FROM ingests WHERE kind = 'blob'`)
-  const [partials, database] = yield* call("read", root, () => [
-    amount(waiting.map(({ path }) => ({ size: look(absolute(root, path))?.size ?? 0 }))),
-    readdirSync(root).filter((name) => name.startsWith("graph.db")).reduce((sum, name) => sum + (look(`${root}/${name}`)?.size ?? 0), 0)
-  ] as const)
-  const images = yield* db.rows(ImageRow, sql`WITH RECURSIVE
+  const rows = yield* db.rows(ImageRow, sql`WITH RECURSIVE
     blob_uses(image, digest, size) AS MATERIALIZED (SELECT DISTINCT m.image, b.digest, b.size FROM manifests m
       JOIN manifest_blobs p ON p.manifest = m.digest JOIN blobs b ON b.digest = p.digest AND b.state = 'ready'),
     blob_counts(digest, uses) AS MATERIALIZED (SELECT digest, count(*) FROM blob_uses GROUP BY digest),
@@ -70,14 +63,29 @@ export const usage = Effect.fn("Usage.usage")(function*({ db, root }: Shape, gar
       coalesce(b.own, 0) AS unique_blobs, coalesce(l.own, 0) AS unique_layers
     FROM images i LEFT JOIN blob_sums b ON b.image = i.id LEFT JOIN layer_sums l ON l.image = i.id LEFT JOIN names ON names.image = i.id
     ORDER BY names.names IS NULL, names.names, i.id`)
+  return rows.map(({ id, names, ...row }): typeof ImageUsage.Type => {
+    const unique = row.unique_blobs + row.unique_layers
+    return { id, names: names?.split(" ").sort() ?? [], blobs: row.blobs, layers: row.layers, unique, shared: row.blobs + row.layers - unique }
+  })
+})
+
+/** What the store takes; `garbage` is what nothing keeps. */
+export const usage = Effect.fn("Usage.usage")(function*(home: Shape, garbage: Garbage) {
+  const { db, root } = home
+  const { sql } = db
+  const [blobs] = yield* db.rows(Amount, sql`SELECT count(*) AS count, CAST(total(size) AS INTEGER) AS size FROM blobs`)
+  const [layers] = yield* db.rows(Amount, sql`SELECT count(*) AS count, CAST(total(size) AS INTEGER) AS size FROM layers`)
+  const waiting = yield* db.rows(PartialRow, sql`SELECT path FROM ingests WHERE kind = 'blob'`)
+  const [partials, database] = yield* call("read", root, () => [
+    amount(waiting.map(({ path }) => ({ size: look(absolute(root, path))?.size ?? 0 }))),
+    readdirSync(root).filter((name) => name.startsWith("graph.db")).reduce((sum, name) => sum + (look(`${root}/${name}`)?.size ?? 0), 0)
+  ] as const)
+  const images = yield* imageUsage(home)
   const unused = amount(distinct([...garbage.blobs, ...garbage.layers, ...garbage.orphanBlobs, ...garbage.orphanLayers]))
   const none = { count: 0, size: 0 }
   const whole: Usage = {
     blobs: blobs ?? none, layers: layers ?? none, partials, reclaimable: unused, database,
-    images: images.map(({ id, names, ...row }) => {
-      const unique = row.unique_blobs + row.unique_layers
-      return { id, names: names?.split(" ").sort() ?? [], blobs: row.blobs, layers: row.layers, unique, shared: row.blobs + row.layers - unique }
-    })
+    images
   }
   return whole
 })

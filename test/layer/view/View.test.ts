@@ -1,0 +1,100 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Schema } from "effect"
+import { createHash } from "node:crypto"
+import { Refused } from "../../../src/layer/Fault.ts"
+import { lookUp, View, type ViewEntry } from "../../../src/layer/view/View.ts"
+import { device, dir, entryOf, file, type Item, link, symlink } from "../apply/Entries.ts"
+import { Model, ModelRefused, ModelUndefined } from "../merge/MergeModel.ts"
+
+const viewOf = (layers: ReadonlyArray<ReadonlyArray<Item>>): ReadonlyArray<ViewEntry> => {
+  const view = new View({ hash: true })
+  for (const items of layers) {
+    view.begin()
+    for (const item of items) {
+      view.entry(entryOf(item))
+      const content = Buffer.from(item.content ?? "", "latin1")
+      if (content.byteLength > 0) view.data(content, 0)
+      view.end()
+    }
+    view.finish()
+  }
+  return [...view.entries()]
+}
+
+const whiteout = (path: string): Item => file(path.replace(/([^/]*)$/, ".wh.$1"))
+const sha = (text: string) => createHash("sha256").update(text).digest("hex")
+
+describe("View", () => {
+  it("lists what the layers make together, and where each name is from", () => {
+    const entries = viewOf([
+      [dir("etc", { mode: 0o750 }), file("etc/a", "old", { uid: 3 }), file("etc/b", "b"), dir("gone"), file("gone/x", "x"), symlink("bin", "usr/bin"), dir("usr/bin")],
+      [file("etc/a", "new"), whiteout("gone"), file("bin/tool", "t"), link("alias", "etc/b"), device("char", "null", [1, 3]), file("deep/er", "")]
+    ])
+    const names = entries.map(({ layer, link, name, type }) => [name, type, layer, link])
+    assert.deepStrictEqual(names, [
+      ["", "dir", -1, undefined], ["alias", "file", 0, undefined], ["bin", "symlink", 0, undefined], ["deep", "dir", -1, undefined], ["deep/er", "file", 1, undefined],
+      ["etc", "dir", 0, undefined], ["etc/a", "file", 1, undefined], ["etc/b", "file", 0, "alias"], ["null", "char", 1, undefined],
+      ["usr", "dir", -1, undefined], ["usr/bin", "dir", 0, undefined], ["usr/bin/tool", "file", 1, undefined]
+    ])
+    const of = new Map(entries.map((entry) => [entry.name, entry]))
+    assert.deepStrictEqual([of.get("etc/a")?.sha256, of.get("etc/a")?.size, of.get("etc/a")?.entry, of.get("null")?.target], [sha("new"), 3, 1, "1,3"])
+    assert.strictEqual(lookUp(of, "bin/tool")?.name, "usr/bin/tool")
+    assert.strictEqual(lookUp(of, "bin/../../etc/./b")?.name, "etc/b")
+    assert.strictEqual(lookUp(of, "etc/a/x"), undefined)
+    assert.strictEqual(lookUp(of, ""), of.get(""))
+  })
+
+  it("hashes holes as zeros", () => {
+    const view = new View({ hash: true })
+    view.begin()
+    view.entry(entryOf(file("sparse", "", { size: 100_000 })))
+    view.data(Buffer.from("x"), 70_000)
+    view.end()
+    view.finish()
+    const whole = Buffer.alloc(100_000)
+    whole[70_000] = 0x78
+    assert.strictEqual([...view.entries()][1]?.sha256, createHash("sha256").update(whole).digest("hex"))
+  })
+
+  it("refuses what no root file system can be", () => {
+    for (const layers of [[[file("a"), file("a/b")]], [[link("a", "b")]], [[dir("a"), link("b", "a")]], [[symlink("a", "b"), symlink("b", "a"), file("a/x")]]]) {
+      assert.throws(() => viewOf(layers), Refused)
+    }
+  })
+
+  const path = Schema.Array(Schema.Literals(["a", "b", "c"])).check(Schema.isBetweenLength(1, 3))
+  const Layers = Schema.Array(Schema.Array(Schema.Struct({
+    kind: Schema.Literals(["file", "file", "dir", "dir", "symlink", "link", "whiteout", "opaque"]), path, target: path, absolute: Schema.Boolean
+  })).check(Schema.isMaxLength(7))).check(Schema.isMaxLength(4))
+  it.effect.prop("shows what applying the layers one after the other gives", { layers: Layers }, ({ layers }) => Effect.sync(() => {
+    let count = 0
+    const items = layers.map((entries) => [...new Map(entries.map(({ absolute, kind, path, target }): [string, Item] => {
+      count++
+      const name = path.join("/")
+      const mtime = [1_600_000_000 + count, count] as const
+      const to = target.join("/")
+      const item: Item = kind === "whiteout" ? whiteout(name) : kind === "opaque" ? file(`${path.slice(0, -1).map((one) => `${one}/`).join("")}.wh..wh..opq`)
+        : kind === "link" ? link(name, to) : kind === "symlink" ? symlink(name, absolute ? `/${to}` : to, { mtime })
+        : { type: kind, path: name, mode: 0o700, mtime, content: kind === "file" ? `content ${count}` : "" }
+      return [item.path, item]
+    })).values()].sort((a, b) => a.path < b.path ? -1 : 1))
+    const model = new Model()
+    try {
+      for (const layer of items) model.apply(layer)
+    } catch (error) {
+      if (error instanceof ModelRefused || error instanceof ModelUndefined) return
+      throw error
+    }
+    let entries: ReadonlyArray<ViewEntry>
+    try {
+      entries = viewOf(items)
+    } catch (error) {
+      assert.isTrue(error instanceof Refused && model.doubtful, String(error))
+      return
+    }
+    const bare = (records: ReadonlyArray<readonly [string, string, string, string, bigint]>) => records.toSorted(([a], [b]) => a < b ? -1 : 1)
+    assert.deepStrictEqual(
+      bare(entries.map(({ mtime, name, sha256, target, type }) => [name, type, target, sha256 ?? "", BigInt(mtime[0]) * 1_000_000_000n + BigInt(mtime[1])])),
+      bare(model.records().map(({ content, linkTarget, mtimeNs, path, type }) => [path, type, linkTarget, content, mtimeNs])), JSON.stringify(items))
+  }), { arbitrary: { runs: 400 }, timeout: 60_000 })
+})
