@@ -121,7 +121,8 @@ const apply = (temp: string): Target => {
     const parts = (previous === undefined ? ["1"] : ["0", "1"]).map((name) => ({ folder: join(place, name), move: random.int(2) === 0 }))
     const options = { link: random.of(["copy", "auto", "hardlink"] as const), hold: join(place, "hold"), syscalls: random.of(calls) }
     const refused = refusing(() => merge(join(place, "root"), parts, options))
-    if (!refused) previous = input
+    // One that only holds upon another is no base: links to what it has not.
+    previous = refused ? undefined : input
     return refused
   }
   return {
