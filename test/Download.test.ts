@@ -135,7 +135,7 @@ describe("Downloads and the workers that follow them", () => {
       for (const control of controls) control.advance(tar.size)
       yield* Effect.forEach(fibers, Fiber.join)
     }).pipe(Effect.provide(Workers.layer), Effect.ensuring(Effect.sync(() => closeSync(fd))))
-  }).pipe(Effect.scoped), 60_000)
+  }).pipe(Effect.scoped), 120_000)
 })
 
 /** A control that its worker does not hear. */
