@@ -1,10 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { readdirSync } from "node:fs"
+import { readdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import * as Load from "../src/Load.ts"
 import * as Policy from "../src/Policy.ts"
+import { Hub } from "../src/progress/Hub.ts"
+import { keyOf, type PullEvent } from "../src/progress/PullEvent.ts"
 import * as Pull from "../src/Pull.ts"
-import { Fault, ImageBuilder, LegacyImage, Signature, TestRegistry, Tree, V1Server } from "../src/testing/index.ts"
+import * as RootFs from "../src/RootFs.ts"
+import { Graph } from "../src/store/Graph.ts"
+import { Archive, Fault, ImageBuilder, LegacyImage, SavedArchive, Signature, TestRegistry, Tree, V1Server } from "../src/testing/index.ts"
 import { assertSound, temporary, towline } from "./harness.ts"
 
 const platform = "linux/amd64"
@@ -39,6 +44,18 @@ describe("one image of every generation", () => {
       assert.deepStrictEqual(trees[0]?.map(({ path }) => path), ["", "bin", "bin/ahoy", "bin/greet", "data", "data/x", "etc", "etc/hosts"])
       assert.deepStrictEqual(readdirSync(join(folder, "store", "layers", "sha256")).sort(), [...new Set(image.images.map(({ diffId }) => diffId.slice(7)))].sort())
       yield* assertSound(folder)
+      const other = join(folder, "other"), archive = join(folder, "saved.tar"), top = image.images.at(-1)?.id ?? ""
+      writeFileSync(archive, Archive.archive(SavedArchive.legacy(
+        image.images.map(({ id, json, layer }) => ({ id, json: Buffer.from(json).toString(), layer })), { "team/app": { saved: top } })))
+      const loaded = yield* Effect.scoped(Effect.gen(function*() {
+        yield* Load.load(new Hub<PullEvent>(keyOf), archive)
+        const { id, layers } = yield* (yield* Graph).resolve("team/app:saved")
+        const repository = { domain: "docker.io", path: "team/app" }
+        const root = yield* RootFs.make({ reference: "team/app:saved", layers: layers.map((layer) => ({ ...layer, repository })) }, { place: folder })
+        return { id, tree: Tree.walk(root) }
+      })).pipe(Effect.provide(towline(other)))
+      assert.strictEqual(loaded.id, top)
+      assert.deepStrictEqual(Tree.diff(trees[0] ?? [], loaded.tree), [])
     }).pipe(Effect.provide(towline(folder)))
   }).pipe(Effect.scoped))
 })
