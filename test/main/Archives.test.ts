@@ -46,7 +46,7 @@ describe("Archives by command", () => {
     const over = yield* pull(["-q", "--output", `docker-archive:${folder}`, reference])
     assert.deepStrictEqual([over.code, over.stderr], [7, `pull: cannot write ${folder}: what is there is no file; name another one\n`])
     const odd = yield* pull(["-q", "--output", "docker:x", reference])
-    assert.deepStrictEqual([odd.code, odd.stderr], [2, "pull: --output docker:x is not of the form oci:DIR, oci-archive:FILE or docker-archive:FILE; --help shows how\n"])
+    assert.deepStrictEqual([odd.code, odd.stderr], [2, "pull: --output docker:x is not of the form oci:DIR, oci-archive:FILE, docker-archive:FILE or tar:FILE; --help shows how\n"])
     const store = join(folder, "store")
     assert.strictEqual((yield* command("graph", ["save", "--store", store, "-o", join(folder, "saved.tar"), reference])).code, 0)
     const piped = yield* program("sh", ["-c", `"$0" save --store "$1" "$2" | cmp - "$3"`, join(root, "bin", "graph"), store, reference, join(folder, "saved.tar")])
