@@ -19,9 +19,9 @@ export interface Limits {
 
 /**
  * 2,000,000 entries; 256 GiB; 1 MiB a record; 4095 bytes and 2048 names a path, the most that Linux takes (PATH_MAX); 500
- * times its compressed size above 4 GiB (text and programs shrink to a tenth, only zeros to less than a hundredth); 128 MiB
+ * times its compressed size above 8 GiB (text and programs shrink to a tenth, only zeros to less than a hundredth); 128 MiB
  * of window, what `zstd -d` takes without being told otherwise, and twice what `xz -9` makes.
  */
 export const defaultLimits: Limits = {
-  entries: 2_000_000, bytes: 256 * 2 ** 30, record: 2 ** 20, path: 4095, depth: 2048, ratio: 500, freely: 4 * 2 ** 30, window: 2 ** 27
+  entries: 2_000_000, bytes: 256 * 2 ** 30, record: 2 ** 20, path: 4095, depth: 2048, ratio: 500, freely: 8 * 2 ** 30, window: 2 ** 27
 }
