@@ -52,7 +52,7 @@ export const reference = (registry: TestRegistry, name: string) => Effect.gen(fu
 }).pipe(Effect.scoped)
 
 /** How long a pull under test may take, in milliseconds. */
-const patience = 25_000
+const patience = 9000
 
 /**
  * Pulls `name` into a new store and judges the end. Success: the store is `expected`, sound, and holds nothing half-made. A typed

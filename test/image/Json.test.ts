@@ -98,14 +98,14 @@ describe("Json", () => {
     for (const text of ["[".repeat(n), "{\"a\":".repeat(n), "[".repeat(n) + "]".repeat(n), "[{\"a\":".repeat(n)]) {
       const start = performance.now()
       assert.include(reason(text), "nested deeper than 128 levels")
-      assert.isBelow(performance.now() - start, 10_000)
+      assert.isBelow(performance.now() - start, 2000)
     }
     assert.strictEqual(reason("[".repeat(128) + "]".repeat(128)), "accepted")
     const many = `{${Array.from({ length: n }, (_, i) => `"k${i}":0`).join()}}`
     for (const text of [many, `"${String.raw`\u0041`.repeat(600_000)}"`, "1".repeat(4 << 20), `[${"0,".repeat(2 << 20)}0]`, `"${"a".repeat(4 << 20)}`, " ".repeat(4 << 20)]) {
       const start = performance.now()
       reason(text)
-      assert.isBelow(performance.now() - start, 25_000)
+      assert.isBelow(performance.now() - start, 5000)
     }
   })
 })

@@ -169,7 +169,7 @@ describe("Manifest.decode", () => {
     for (const body of [image({ layers }), index({ manifests: layers }), image({ annotations: Object.fromEntries(layers.map((_, i) => [`k${i}`, "v"])) })]) {
       const raw = bytes(body), start = performance.now()
       Manifest.decode(raw)
-      assert.isBelow(performance.now() - start, 15_000)
+      assert.isBelow(performance.now() - start, 3000)
     }
   })
 })

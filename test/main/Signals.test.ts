@@ -165,8 +165,8 @@ layer(Crowd.layer, { excludeTestServices: true })("SIGINT and SIGTERM while 200,
     const before = performance.now()
     yield* running.kill("SIGINT")
     yield* running.gone
-    // At once; on a machine that is busy with other tests well before the first signal's limit and theirs.
-    assert.isBelow(performance.now() - before, 2000)
+    // At once. Half a second was missed by 98 ms in one whole run; a second is what is promised for the first signal.
+    assert.isBelow(performance.now() - before, 1000)
     assert.strictEqual((yield* running.ended).code, 130)
     yield* assertTidy(store, place)
     assert.deepStrictEqual(readdirSync(place), [])

@@ -61,7 +61,7 @@ describe("Challenge", () => {
     for (const unit of ["a", " ", ",", "=", `"`, "\\", "a=", "a =", `a="b",`, "a b ", "a,", "\t,"]) {
       const began = performance.now()
       for (const start of ["", "Bearer ", `Bearer realm="`]) Challenge.parse(start + unit.repeat(8000 / unit.length))
-      assert.isBelow(performance.now() - began, 2000, unit)
+      assert.isBelow(performance.now() - began, 200, unit)
     }
   })
 })

@@ -31,7 +31,7 @@ const edited = (texts: ReadonlyArray<string>, which: number, edits: typeof Edits
 const check = (run: () => ReadonlyArray<Result.Result<unknown, { readonly message: string }>>) => {
   const start = performance.now()
   for (const result of run()) if (Result.isFailure(result)) assert.isNotEmpty(result.failure.message)
-  assert.isBelow(performance.now() - start, 10_000)
+  assert.isBelow(performance.now() - start, 2000)
 }
 
 describe("fuzz", () => {

@@ -86,7 +86,7 @@ describe("GoJson", () => {
     for (const text of ["[".repeat(4e6), "{\"a\":".repeat(1e6), "[" + "{},".repeat(1e6), "\"" + "\\u0041".repeat(5e5), "1".repeat(4e6), " ".repeat(4e6)]) {
       const start = performance.now()
       void Result.map(GoJson.parse(text), (document) => [document.kind, document.compact().length])
-      assert.isBelow(performance.now() - start, 15_000)
+      assert.isBelow(performance.now() - start, 3000)
     }
   })
 })

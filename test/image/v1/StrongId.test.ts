@@ -53,7 +53,7 @@ describe("StrongId", () => {
     ]) {
       const start = performance.now()
       StrongId.address(text, layer, "", hash)
-      assert.isBelow(performance.now() - start, 25_000)
+      assert.isBelow(performance.now() - start, 5000)
     }
   })
 })
@@ -76,7 +76,7 @@ describe("LegacyDigest", () => {
     for (const text of ["tarsum".repeat(5e5), "+a".repeat(1e6), "tarsum+".repeat(4e5), `${"a".repeat(2e6)}+b:`]) {
       const start = performance.now()
       LegacyDigest.is(text)
-      assert.isBelow(performance.now() - start, 10_000)
+      assert.isBelow(performance.now() - start, 2000)
     }
   })
 })
