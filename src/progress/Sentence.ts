@@ -23,7 +23,7 @@ export const image = ({ cause, from, image, state }: Of<"image">): string => {
 /** How much there is to do. */
 export const planned = ({ layers, missing, platform, total }: Of<"planned">): string => {
   const sizes = layers.some(({ size }) => size === undefined) ? [] : [Format.bytes(total), `${Format.bytes(missing)} to fetch`]
-  return [`${layers.length} layers`, ...sizes, ...(platform === undefined ? [] : [platform])].join(", ")
+  return [`${layers.length} ${layers.length === 1 ? "layer" : "layers"}`, ...sizes, ...(platform === undefined ? [] : [platform])].join(", ")
 }
 
 /** A step for a layer of a v1 pull that is taken again or failed; what goes right at once needs no line. */
