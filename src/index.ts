@@ -1,5 +1,6 @@
 /** What towline publishes: `Towline.layer` makes the services, `Pull`, `RootFs`, `Oci` and `Graph` use them. */
 export * as Descriptor from "./image/Descriptor.ts"
+export * as Download from "./Download.ts"
 export * as Digest from "./image/Digest.ts"
 export * as ImageConfig from "./image/ImageConfig.ts"
 export * as Manifest from "./image/Manifest.ts"
