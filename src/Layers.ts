@@ -52,6 +52,7 @@ export const perform = <K extends Job["kind"]>(job: Extract<Job, { readonly kind
 
 /** One way through: `label` begins the names of its folders in `staging`. */
 const stageOnce = Effect.fnUntraced(function*({ blob, diffId, repository }: Packed, staging: Staging, label: string) {
+  yield* (yield* Workers).expect
   const download = yield* (yield* Downloads).get(blob, repository)
   const native = yield* Native
   const limits = yield* Limits

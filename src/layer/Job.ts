@@ -18,6 +18,14 @@ export interface UnpackJob {
   readonly native: boolean
   /** `defaultLimits` unless told otherwise. */
   readonly limits?: Limits
+  /** The ring (`Ring`) that another thread inflates the layer into; by default this one does that too. */
+  readonly ring?: SharedArrayBuffer
+}
+
+/** Inflate the layer of an `UnpackJob` into its ring, and hash what comes out. */
+export interface PumpJob extends Omit<UnpackJob, "kind" | "folder" | "ring"> {
+  readonly kind: "pump"
+  readonly ring: SharedArrayBuffer
 }
 
 /** Build a root file system in the existing 0700 folder `root` from `layers`, bottom first. */
@@ -79,7 +87,7 @@ export interface ViewJob {
 }
 
 /** What a worker can be asked. */
-export type Job = UnpackJob | MergeJob | RemoveJob | InflateJob | CompareJob | HashJob | ViewJob
+export type Job = UnpackJob | PumpJob | MergeJob | RemoveJob | InflateJob | CompareJob | HashJob | ViewJob
 
 /** What applying could not set on this host. */
 export type Unset = ApplySummary["unset"]
@@ -95,6 +103,7 @@ export interface Unpacked {
 /** The answer of each kind of job. */
 export interface Answers {
   readonly unpack: Unpacked
+  readonly pump: { readonly pumped: true }
   readonly merge: { readonly unset: Unset }
   readonly remove: { readonly removed: true }
   readonly compare: Comparison & Pick<Unpacked, "entries" | "size">

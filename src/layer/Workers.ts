@@ -1,9 +1,10 @@
-import { Context, Effect, Layer, Queue, Schema } from "effect"
+import { Context, Effect, Layer, Option, Queue, Schema, type Scope } from "effect"
 import { availableParallelism } from "node:os"
 import { Worker } from "node:worker_threads"
 import { setTimeout as pause } from "node:timers/promises"
 import { type Control, Gate } from "./Control.ts"
-import type { Answers, Job, JobFault, Reply, Request } from "./Job.ts"
+import type { Answers, Job, JobFault, Reply, Request, UnpackJob } from "./Job.ts"
+import { Ring } from "./Ring.ts"
 
 /** A layer that is refused: the rule it breaks, and the entry that breaks it if one does (rules.md). Nothing of it is kept. */
 export class LayerRefused extends Schema.TaggedError<LayerRefused>()("LayerRefused", {
@@ -101,6 +102,11 @@ const errorOf = (fault: JobFault, subject: string): Effect.Effect<never, LayerRe
 export class Workers extends Context.Service<Workers, {
   /** How many jobs run at once. */
   readonly size: number
+  /**
+   * One more layer will be unpacked in this scope. While there are no more of them than half the threads, each has two: one
+   * inflates and hashes, the other makes the files.
+   */
+  readonly expect: Effect.Effect<void, never, Scope.Scope>
   /** Starts the threads, so that the first job need not wait for one. */
   readonly warm: Effect.Effect<void>
   /**
@@ -143,8 +149,30 @@ export class Workers extends Context.Service<Workers, {
           )
         })
       })
+    let expected = 0
+    /** A second thread, if one has nothing to do and nobody is going to want it. */
+    const spare = Effect.suspend(() => expected === 0 || expected * 2 > size
+      ? Effect.succeedNone
+      : Effect.flatMap(Queue.poll(free), Option.match({ onNone: () => Effect.succeedNone, onSome: (thread) => Effect.asSome(live(thread)) })))
+    const pair = Effect.fnUntraced(function*(first: Thread, second: Thread, job: UnpackJob, control: Control) {
+      const ring = new Ring()
+      // Whoever is left waits for nobody: also where a thread died.
+      const half = (thread: Thread, job: Job) => Effect.tap(perform(thread, job, control), (reply) => Effect.sync(() => { if (!reply.ok) ring.break() }))
+      const [made, pumped] = yield* Effect.all([
+        half(first, { ...job, ring: ring.buffer }),
+        half(second, { kind: "pump", fd: job.fd, size: job.size, diffId: job.diffId, native: job.native, ring: ring.buffer, ...(job.limits === undefined ? {} : { limits: job.limits }) })
+      ], { concurrency: 2 })
+      const told = made.ok || made.fault.kind !== "stopped"
+      return told || pumped.ok ? made : pumped
+    })
+    const work = (thread: Thread, job: Job, control: Control): Effect.Effect<Reply> => job.kind !== "unpack" ? perform(thread, job, control) : Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(spare, Option.match({
+        onNone: () => restore(perform(thread, job, control)),
+        onSome: (second) => restore(pair(thread, second, job, control)).pipe(Effect.ensuring(Queue.offer(free, second)))
+      })))
     return Workers.of({
       size,
+      expect: Effect.acquireRelease(Effect.sync(() => { expected++ }), () => Effect.sync(() => { expected-- })),
       warm: Effect.gen(function*() {
         const idle = yield* Queue.clear(free)
         for (const thread of idle) yield* Queue.offer(free, yield* live(thread))
@@ -152,7 +180,7 @@ export class Workers extends Context.Service<Workers, {
       run: <K extends Job["kind"]>(job: Extract<Job, { readonly kind: K }>, subject: string, control: Control) =>
         Effect.uninterruptibleMask((restore) =>
           restore(Queue.take(free)).pipe(Effect.flatMap(live), Effect.flatMap((thread) =>
-            restore(perform(thread, job, control)).pipe(Effect.ensuring(Queue.offer(free, thread)))))
+            restore(work(thread, job, control)).pipe(Effect.ensuring(Queue.offer(free, thread)))))
         ).pipe(Effect.flatMap((reply) => reply.ok ? Effect.succeed(reply.answer as Answers[K]) : errorOf(reply.fault, subject)))
     })
   }))

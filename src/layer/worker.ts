@@ -7,10 +7,11 @@ import { Refused } from "./Fault.ts"
 import { MetaDamaged } from "./apply/Meta.ts"
 import { defaultLimits } from "./Limits.ts"
 import { inflater } from "./inflate/Inflate.ts"
-import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob, ViewJob } from "./Job.ts"
+import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob, PumpJob, RemoveJob, Reply, Request, Unpacked, UnpackJob, ViewJob } from "./Job.ts"
 import { flatten } from "./merge/Flatten.ts"
 import { merge } from "./merge/Merge.ts"
 import { removeTree } from "./tree/Remove.ts"
+import { Ring, RingBroken } from "./Ring.ts"
 import * as Sums from "./Sums.ts"
 import * as Syscalls from "./Syscalls.ts"
 import { View } from "./view/View.ts"
@@ -36,9 +37,39 @@ const checkDiffId = (diffId: string, wanted: string): void => {
   if (diffId !== wanted) throw new Refused(`the uncompressed layer has the digest ${diffId}, its image's config says ${wanted}`)
 }
 
+/** Follows the file of a layer and gives what it inflates to `take`, piece by piece; its diff ID, which is not checked yet. */
+const inflated = async (job: UnpackJob | PumpJob, control: Control, take: (bytes: Uint8Array) => void): Promise<string> => {
+  const stop = stopOf(control)
+  const algorithm = job.diffId?.startsWith("sha512:") ? "sha512" : "sha256"
+  const hash = createHash(algorithm)
+  const { freely, ratio, window } = job.limits ?? defaultLimits
+  let [taken, given] = [0, 0]
+  const inflate = inflater((bytes) => {
+    stop()
+    given += bytes.byteLength
+    if (given > freely && given > taken * ratio) throw new Refused(`the layer inflates to more than ${ratio} times its size: ${taken} bytes became ${given}`)
+    hash.update(bytes)
+    take(bytes)
+  }, { native: job.native, maxWindow: window })
+  try {
+    for (let at = 0; at < job.size;) {
+      const available = control.waitBeyond(at)
+      stop()
+      const read = readSync(job.fd, piece, 0, Math.min(piece.byteLength, available - at), at)
+      if (read === 0) throw new Error(`the file ended at ${at} of ${job.size} bytes`)
+      taken = at += read
+      await inflate.write(piece.subarray(0, read))
+      control.consume(at)
+    }
+    await inflate.end()
+  } finally {
+    inflate.close()
+  }
+  return `${algorithm}:${hash.digest("hex")}`
+}
+
 const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
   const stop = stopOf(control)
-  const { limits = defaultLimits } = job
   const fs = `${job.folder}/fs`
   mkdirSync(fs, { mode: 0o700 })
   const apply = new Apply(fs, `${job.folder}/meta`, {
@@ -47,34 +78,10 @@ const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
     confined: job.diffId === undefined
   })
   try {
-    const tar = new TarReader(apply, limits)
-    const algorithm = job.diffId?.startsWith("sha512:") ? "sha512" : "sha256"
-    const hash = createHash(algorithm)
-    const { freely, ratio, window } = limits
-    let [taken, given] = [0, 0]
-    const inflate = inflater((bytes) => {
-      stop()
-      given += bytes.byteLength
-      if (given > freely && given > taken * ratio) throw new Refused(`the layer inflates to more than ${ratio} times its size: ${taken} bytes became ${given}`)
-      hash.update(bytes)
-      tar.write(bytes)
-    }, { native: job.native, maxWindow: window })
-    try {
-      for (let at = 0; at < job.size;) {
-        const available = control.waitBeyond(at)
-        stop()
-        const read = readSync(job.fd, piece, 0, Math.min(piece.byteLength, available - at), at)
-        if (read === 0) throw new Error(`the file ended at ${at} of ${job.size} bytes`)
-        taken = at += read
-        await inflate.write(piece.subarray(0, read))
-        control.consume(at)
-      }
-      await inflate.end()
-    } finally {
-      inflate.close()
-    }
+    const tar = new TarReader(apply, job.limits ?? defaultLimits)
+    const take = (bytes: Uint8Array) => tar.write(bytes)
+    const diffId = job.ring === undefined ? await inflated(job, control, take) : new Ring(job.ring).read(take, stop)
     tar.end()
-    const diffId = `${algorithm}:${hash.digest("hex")}`
     if (job.diffId !== undefined) checkDiffId(diffId, job.diffId)
     const { unset } = apply.finish()
     return { diffId, entries: tar.entries, size: tar.size, unset }
@@ -82,6 +89,13 @@ const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
     apply.abort()
     throw error
   }
+}
+
+const pump = async (job: PumpJob, control: Control): Promise<Answers["pump"]> => {
+  const ring = new Ring(job.ring)
+  const stop = stopOf(control)
+  ring.end(await inflated(job, control, (bytes) => ring.write(bytes, stop)))
+  return { pumped: true }
 }
 
 const assemble = (job: MergeJob, control: Control): Answers["merge"] => {
@@ -196,6 +210,7 @@ const inflateArchive = async (job: InflateJob, control: Control): Promise<Answer
 const perform = (job: Job, control: Control): Answers[Job["kind"]] | Promise<Answers[Job["kind"]]> => {
   switch (job.kind) {
     case "unpack": return unpack(job, control)
+    case "pump": return pump(job, control)
     case "merge": return assemble(job, control)
     case "remove": return remove(job, control)
     case "compare": return compare(job, control)
@@ -209,7 +224,7 @@ const isSystemError = (error: unknown): error is NodeJS.ErrnoException =>
   error instanceof Error && "code" in error && typeof error.code === "string" && "syscall" in error
 
 const faultOf = (error: unknown): JobFault => {
-  if (error instanceof Stopped) return { kind: "stopped" }
+  if (error instanceof Stopped || error instanceof RingBroken) return { kind: "stopped" }
   if (error instanceof Refused) return { kind: "refused", rule: error.rule, entry: error.entry }
   if (error instanceof MetaDamaged) return { kind: "system", code: "EUCLEAN", syscall: "read", path: error.file, message: error.message }
   if (isSystemError(error)) {
