@@ -30,12 +30,6 @@ await Promise.all([
     ...common, outdir, banner, minify: true, splitting: true, chunkNames: "part-[hash]", plugins: [apart],
     entryPoints: { "pull-main": "src/main/pull.ts", "graph-main": "src/main/graph.ts" }
   }),
-  // What is run first asks Node to keep what it compiles, then loads the rest.
-  ...["pull", "graph"].map((name) => build({
-    ...common, minify: true, outfile: `dist/${name}.js`,
-    external: ["./*"],
-    stdin: { contents: `import { enableCompileCache } from "node:module"; enableCompileCache(new URL("cache", import.meta.url).pathname); import("./${name}-main.js")` }
-  })),
   build({
     ...common, banner, minify: true, outfile: "dist/undici.js",
     stdin: { contents: `import undici from "undici"; export const { ${undiciNames.join(", ")} } = undici; export default undici`, resolveDir: "." }
@@ -44,6 +38,11 @@ await Promise.all([
   // The library shares its effect with the program that composes it.
   build({ ...common, outdir, packages: "external", sourcemap: true, entryPoints: { index: "src/index.ts", testing: "src/testing/index.ts" } })
 ])
+// What is run first asks Node to keep what it compiles, then loads the rest. Made last: where it is, all is.
+await Promise.all(["pull", "graph"].map((name) => build({
+  ...common, minify: true, outfile: `dist/${name}.js`, external: ["./*"],
+  stdin: { contents: `import { enableCompileCache } from "node:module"; enableCompileCache(new URL("cache", import.meta.url).pathname); import("./${name}-main.js")` }
+})))
 execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.build.json"], { stdio: "inherit" })
 
 // Fills the compile cache by using what there is to use: a pull that finds nobody (it loads most), then the rest. Where the

@@ -13,6 +13,7 @@ const words: Readonly<Record<string, string>> = {
   EMFILE: "too many open files; raise the limit (ulimit -n) or lower --jobs",
   ENFILE: "the system has too many open files; try again later",
   EIO: "the disk reported a read or write error; check it before trying again",
+  ENOLCK: "the file system does not lock files, and a store needs that; name a folder on a local disk with --store",
   ENOENT: "there is no such file or folder",
   EEXIST: "something is already there",
   ENOTEMPTY: "the folder is not empty",

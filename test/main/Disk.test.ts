@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs"
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { ImageBuilder } from "../../src/testing/index.ts"
 import { command } from "../command.ts"
+import { missing } from "../strace.ts"
 import { assertChecked, assertDigest, assertFailed, ingests, mayMount, mounted, setting } from "./setting.ts"
 
 describe("A disk that refuses (exit code 7)", () => {
@@ -61,6 +62,26 @@ describe("A disk that refuses (exit code 7)", () => {
     remount("rw")
     assertDigest(yield* command("pull", ["-q", "--store", store, reference]))
     yield* assertChecked(store)
+  }).pipe(Effect.scoped), 120_000)
+
+  it.live.skipIf(missing)("without locks: a new store and one that was there are refused, whatever the file system says instead (needs strace)", () => Effect.gen(function*() {
+    const { folder, store } = yield* setting()
+    const log = join(folder, "log")
+    const gc = (place: string, under?: ReadonlyArray<string>) => command("graph", ["gc", "--store", place], under === undefined ? {} : { under })
+    assert.strictEqual((yield* gc(store, ["strace", "-f", "-qq", "-o", log, "-e", "trace=fcntl"])).code, 0)
+    // Node's own come before the database's first, from the same thread.
+    const lines = readFileSync(log, "utf8").split("\n")
+    const [thread = ""] = lines.find((line) => line.includes("F_SETLK"))?.split(" ") ?? []
+    const own = lines.filter((line) => line.startsWith(`${thread} `)).findIndex((line) => line.includes("F_SETLK"))
+    for (const [at, error] of ["ENOLCK", "EOPNOTSUPP", "EINVAL", "ENOSYS", "EPERM"].entries()) {
+      const place = at % 2 === 0 ? join(folder, `new${at}`) : store
+      const began = performance.now()
+      assertFailed(yield* gc(place, ["strace", "-f", "-qq", "-o", log, "-e", "trace=fcntl", "-e", `inject=fcntl:error=${error}:when=${own + 1}+`]), 7,
+        new RegExp(`${place}/graph\\.db`), /does not lock files.*--store/)
+      assert.isBelow(performance.now() - began, 20_000, `${error} is not waited for`)
+      assert.deepStrictEqual(readdirSync(join(place, "ingest")), [])
+    }
+    assert.strictEqual((yield* gc(store)).code, 0)
   }).pipe(Effect.scoped), 120_000)
 
   it.live("a store that others may look into is refused with the chmod to run", () => Effect.gen(function*() {
