@@ -1,6 +1,7 @@
 # Sourced by the commands with $self set to the command's own file: runs its bundle on the first Node >= 22.19 of PATH and
 # of the project's own. It ends in exec: one pid, so signals, exit codes and kill are exact.
-root=$(cd "$(dirname "$self")/.." && pwd -P)
+case $self in */*) here=${self%/*} ;; *) here=. ;; esac
+root=$(cd "${here:-/}/.." && pwd -P)
 command=${self##*/}
 bundle=$root/dist/$command.js
 
@@ -9,7 +10,7 @@ if [ ! -e "$bundle" ]; then
   exit 1
 fi
 # Only a checkout has sources: there, never run what was built from older ones.
-if [ -d "$root/src/main" ] && [ -n "$(find "$root/src" -name '*.ts' -newer "$bundle" -print | head -n 1)" ]; then
+if [ -d "$root/src/main" ] && [ -n "$(find "$root/src" -name '*.ts' -newer "$bundle" -print)" ]; then
   echo "$command: dist/ is older than src/; build it again with 'npm run build' in $root" >&2
   exit 1
 fi

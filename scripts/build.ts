@@ -1,8 +1,10 @@
 // Builds dist/: a bundle for each command, the layer worker, and the library with its types.
 import { build, type BuildOptions, type Plugin } from "esbuild"
-import { execFileSync } from "node:child_process"
-import { rmSync } from "node:fs"
+import { execFileSync, spawnSync } from "node:child_process"
+import { mkdtempSync, rmSync } from "node:fs"
 import { createRequire } from "node:module"
+import { tmpdir } from "node:os"
+import { dirname, join } from "node:path"
 
 const root = new URL("..", import.meta.url).pathname
 process.chdir(root)
@@ -26,14 +28,30 @@ const apart: Plugin = {
 await Promise.all([
   build({
     ...common, outdir, banner, minify: true, splitting: true, chunkNames: "part-[hash]", plugins: [apart],
-    entryPoints: { pull: "src/main/pull.ts", graph: "src/main/graph.ts" }
+    entryPoints: { "pull-main": "src/main/pull.ts", "graph-main": "src/main/graph.ts" }
   }),
   build({
     ...common, banner, minify: true, outfile: "dist/undici.js",
     stdin: { contents: `import undici from "undici"; export const { ${undiciNames.join(", ")} } = undici; export default undici`, resolveDir: "." }
   }),
-  build({ ...common, outdir, banner, entryPoints: { "layer-worker": "src/layer/worker.ts" } }),
+  build({ ...common, outdir, banner, minify: true, entryPoints: { "layer-worker": "src/layer/worker.ts" } }),
   // The library shares its effect with the program that composes it.
   build({ ...common, outdir, packages: "external", sourcemap: true, entryPoints: { index: "src/index.ts", testing: "src/testing/index.ts" } })
 ])
+// What is run first asks Node to keep what it compiles, then loads the rest. Made last: where it is, all is.
+await Promise.all(["pull", "graph"].map((name) => build({
+  ...common, minify: true, outfile: `dist/${name}.js`, external: ["./*"],
+  stdin: { contents: `import { enableCompileCache } from "node:module"; enableCompileCache(new URL("cache", import.meta.url).pathname); import("./${name}-main.js")` }
+})))
 execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.build.json"], { stdio: "inherit" })
+
+// Fills the compile cache by using what there is to use: a pull that finds nobody (it loads most), then the rest. Where the
+// package is installed for others it stays as it is; a Node or user it was not made by fills one of its own if it may write there.
+const place = mkdtempSync(join(tmpdir(), "towline-build-"))
+const store = ["--store", join(place, "store")]
+const warm = (name: string, ...args: ReadonlyArray<string>) =>
+  spawnSync(`bin/${name}`, args, { stdio: "ignore", env: { PATH: `${dirname(process.execPath)}:${process.env["PATH"] ?? ""}`, HOME: place } })
+warm("pull", "-q", ...store, "127.0.0.1:1/warm:1")
+for (const verb of ["ls", "gc", "check"]) warm("graph", verb, ...store)
+for (const name of ["pull", "graph"]) warm(name, "--help")
+rmSync(place, { recursive: true, force: true })

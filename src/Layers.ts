@@ -43,7 +43,7 @@ const words: Partial<Record<Job["kind"], string>> = { unpack: "unpack a layer to
 
 /** A system call's refusal in a worker, as the store's own error. */
 const storeError = (kind: Job["kind"]) => ({ code, detail, path, syscall }: SystemFault) =>
-  new Disk.StoreError({ operation: words[kind] ?? syscall, path, code, cause: new Error(detail) })
+  new Disk.StoreError({ operation: words[kind] ?? syscall, path, code: Disk.nameOf(code), cause: new Error(detail) })
 
 /** Runs a job in the pool; a refusing disk is a `StoreError`. */
 export const perform = <K extends Job["kind"]>(job: Extract<Job, { readonly kind: K }>, subject: string, control: Control) =>

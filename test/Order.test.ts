@@ -1,46 +1,81 @@
-import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
-import { spawnSync } from "node:child_process"
-import { readFileSync } from "node:fs"
+import { assert, describe, it, layer } from "@effect/vitest"
+import { Effect, Layer } from "effect"
+import { mkdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { ImageBuilder } from "../src/testing/index.ts"
-import { type Call, callsIn, faults, options } from "./interop/order.ts"
-import { command } from "./command.ts"
+import { command, type Ended } from "./command.ts"
+import { temporary } from "./harness.ts"
+import { type Call, callsIn, faults, options, type Places } from "./interop/order.ts"
 import { assertDigest, setting } from "./main/setting.ts"
+import { scenarios, Shelf } from "./scenarios.ts"
+import { missing } from "./strace.ts"
 
-const missing = spawnSync("strace", ["-f", "-qq", "-o", "/dev/null", "-e", "trace=none", "true"]).status !== 0
 const required = process.env["TOWLINE_INTEROP"] === "required"
+const demo = ImageBuilder.demo()
 
-describe("Power loss", () => {
-  it.live.skipIf(missing && !required)("everything is on the disk before what names it, whatever is pulled (needs strace)", () => Effect.gen(function*() {
+/** Runs a command traced; fails where a power loss could hurt. Gives its calls. */
+const ordered = Effect.fnUntraced(function*(line: readonly ["pull" | "graph", ...ReadonlyArray<string>], places: Places, done: (ended: Ended) => void) {
+  const trace = join(yield* temporary, "trace")
+  const [name, ...args] = line
+  done(yield* command(name, args, { under: ["strace", "-qq", "-o", trace, ...options] }))
+  const calls = callsIn(readFileSync(trace, "utf8"))
+  assert.deepStrictEqual([line, faults(calls, places)], [line, []])
+  return (folder: string) => new Set(calls.filter(({ name, to }) => name === "rename" && to.startsWith(folder)).map(({ to }) => to)).size
+})
+
+layer(Shelf.layer.pipe(Layer.orDie), { excludeTestServices: true })("Power loss", (it) => {
+  it.effect.skipIf(missing && !required)("everything is on the disk before what names it, whatever is written (needs strace)", () => Effect.gen(function*() {
     assert.isFalse(missing, "strace is missing, or may not trace")
     const { folder, reference } = yield* setting()
-    for (const [index, args] of [[], ["--no-unpack"], ["--unpack", "--rootfs", "root"], ["--rootfs", "root"]].entries()) {
+    const [repository = ""] = [reference.slice(0, reference.lastIndexOf(":"))]
+    for (const [index, args] of [["--no-unpack"], ["--output", "oci:out/layout", "--output", "oci-archive:out/oci.tar", "--output", "docker-archive:out/docker.tar", "--output", "tar:out/root.tar"]].entries()) {
       const place = join(folder, String(index))
-      const [store, root] = [join(place, "store"), join(place, "root")]
-      const trace = join(folder, `trace${index}`)
-      const given = args.map((arg) => arg === "root" ? root : arg)
-      assertDigest(yield* command("pull", ["-q", "--store", store, ...given, reference], { under: ["strace", "-qq", "-o", trace, ...options] }))
-      const calls = callsIn(readFileSync(trace, "utf8"))
-      const renamed = (folder: string) => calls.filter(({ name, to }) => name === "rename" && to.startsWith(`${store}/${folder}/`)).length
-      const demo = ImageBuilder.demo()
-      assert.deepStrictEqual([renamed("blobs"), renamed("layers")], [demo.layers.length + 2, args.includes("--no-unpack") || (args.includes("--rootfs") && !args.includes("--unpack")) ? 0 : demo.layers.length])
-      assert.deepStrictEqual([args, faults(calls, store, `${reference.slice(0, reference.lastIndexOf(":"))}`, args.includes("--rootfs") ? root : undefined)], [args, []])
+      const [store, out] = [join(place, "store"), join(place, "out")]
+      mkdirSync(out, { recursive: true })
+      const given = args.map((arg) => arg.replace(":out/", `:${out}/`))
+      const renamed = yield* ordered(["pull", "-q", "--store", store, ...given, reference], { store, tag: repository, outputs: [out] }, assertDigest)
+      assert.strictEqual(renamed(`${store}/blobs/`), demo.layers.length + 2)
+      // The layout's marker, its blobs with a config and a manifest, its index.
+      if (index > 0) assert.deepStrictEqual([renamed(`${out}/layout/`), renamed(`${out}/`)], [demo.layers.length + 4, demo.layers.length + 7])
     }
-  }).pipe(Effect.scoped), 240_000)
+    const { archive, reference: shelved, store } = yield* Shelf
+    const saved = join(folder, "saved.tar")
+    assert.strictEqual((yield* ordered(["graph", "save", "--store", store, "-o", saved, shelved], { store, outputs: [saved] }, ({ code }) => assert.strictEqual(code, 0)))(saved), 1)
+    assert.isNotEmpty(archive)
+    for (const { name, prepare } of scenarios) {
+      const { done, line, place, store } = yield* prepare
+      const root = place === undefined ? undefined : join(place, "root")
+      const tag = name === "graph load" ? "docker.io/library/app" : name.startsWith("pull") ? line.at(-1)?.replace(/:[^:/]*$/, "") : undefined
+      const renamed = yield* ordered(line, { store, ...tag === undefined ? {} : { tag }, ...root === undefined ? {} : { root } }, done)
+      if (name === "graph gc" || name === "graph rm") assert.isAbove(renamed(`${store}/ingest/`), 0, `${name} removes layers`)
+      else if (name === "graph check --repair") assert.isAbove(renamed(`${store}/quarantine/`), 2)
+      else if (name !== "graph rootfs") assert.isAbove(renamed(`${store}/blobs/`), 3, name)
+    }
+  }).pipe(Effect.scoped), 300_000)
+})
 
-  it("the checker notices each kind of wrong order", () => {
+describe("The checker of the order", () => {
+  it("notices each kind of wrong order", () => {
     const call = (name: string, path: string, to = "", text = ""): Call => ({ name, path, to, text })
     const [ingest, blob, layer, log] = ["/s/ingest/x", "/s/blobs/sha256/x", "/s/layers/sha256/y", "/s/graph.db-wal"]
     const right = [
       call("write", ingest), call("sync", ingest), call("rename", ingest, blob), call("sync", "/s/blobs/sha256"), call("write", log), call("sync", log),
       call("rename", "/s/ingest/l", layer), call("syncfs", "/s"), call("rename", "/s/../staging", "/r/root"), call("sync", "/r"), call("write", log, "", "the tag"), call("sync", log)
     ]
-    assert.deepStrictEqual(faults(right, "/s", "the tag", "/r/root"), [])
+    const pulled = { store: "/s", tag: "the tag", root: "/r/root" }
+    assert.deepStrictEqual(faults(right, pulled), [])
     for (const [left, said] of [[1, /bytes of/], [3, /name of .* was never/], [7, /files of/], [9, /name of \/r\/root/], [10, /no write of the tag/], [11, /tag itself/]] as const) {
-      assert.match(faults(right.toSpliced(left, 1), "/s", "the tag", "/r/root").join(), said, `without ${left}`)
+      assert.match(faults(right.toSpliced(left, 1), pulled).join(), said, `without ${left}`)
     }
     const late = [...right.slice(0, 7), ...right.slice(8), right[7] ?? call("syncfs", "/s")]
-    assert.match(faults(late, "/s", "the tag", "/r/root").join(), /tag came before the files/)
+    assert.match(faults(late, pulled).join(), /tag came before the files/)
+    assert.match(faults([...right, call("write", `${layer}/meta`)], pulled).join(), /meta was written after/)
+    const removal = [call("write", log), call("sync", log), call("rename", layer, "/s/ingest/removed"), call("unlink", blob)]
+    assert.deepStrictEqual(faults(removal, { store: "/s" }), [])
+    assert.deepStrictEqual(faults(removal.toSpliced(1, 1), { store: "/s" }).map((said) => said.replace(/ went.*/, "")), [layer, blob])
+    const file = [call("write", "/o/f.1"), call("sync", "/o/f.1"), call("rename", "/o/f.1", "/o/f"), call("sync", "/o")]
+    for (const [left, said] of [[1, /bytes of/], [3, /name of/]] as const) assert.match(faults(file.toSpliced(left, 1), { store: "/s", outputs: ["/o/f"] }).join(), said)
+    assert.deepStrictEqual(faults(file, { store: "/s", outputs: ["/o/f"] }), [])
+    assert.match(faults(file.map((call) => ({ ...call, path: call.path.replace("/o", "/s"), to: call.to.replace("/o", "/s") })).slice(0, 3), { store: "/s" }).join(), /name of \/s\/f/)
   })
 })

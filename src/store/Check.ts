@@ -6,6 +6,7 @@ import * as Disk from "./Disk.ts"
 import type { StoreError } from "./Disk.ts"
 import * as Rows from "./upkeep/Rows.ts"
 import { absolute, blobPath, type Home, ingestColumns, IngestRow, layerPath, look } from "./Home.ts"
+import { settle } from "./Sweep.ts"
 
 type Shape = Home["Service"]
 
@@ -128,7 +129,8 @@ const layers = Effect.fnUntraced(function*({ root, db }: Shape) {
   return findings
 })
 
-const ingests = Effect.fnUntraced(function*({ root, db }: Shape) {
+const ingests = Effect.fnUntraced(function*(home: Shape) {
+  const { root, db } = home
   const names = yield* Disk.call("list", `${root}/ingest`, () => readdirSync(`${root}/ingest`))
   const rows = yield* db.rows(IngestRow, db.sql`SELECT ${db.sql.literal(ingestColumns)} FROM ingests`)
   const known = new Set(rows.map(({ path }) => path))
@@ -137,11 +139,17 @@ const ingests = Effect.fnUntraced(function*({ root, db }: Shape) {
     names.filter((name) => !known.has(`ingest/${name}`) && look(`${root}/ingest/${name}`) !== undefined))
   const findings: Array<Finding> = strange
     .map((name) => ({ kind: "ingest-row-missing", subject: `ingest/${name}`, detail: "an entry of ingest/ that the store does not list" }))
-  // What a living owner has may be about to come or just be gone.
-  for (const { kind, path } of rows.filter(({ owner }) => owner === null)) {
-    const there = yield* Disk.call("read", path, () => look(absolute(root, path)) !== undefined)
-    if (!there) findings.push({ kind: "ingest-entry-missing", subject: path, detail: `listed as ${kind} without an owner, but nothing is there` })
-    else if (kind !== "blob") findings.push({ kind: "ingest-left", subject: path, detail: `left by a dead ${kind} and not to be removed so far; remove it by hand` })
+  // What a living owner has may be about to come or just be gone; what lost its owner since this opening swept is swept now.
+  for (const row of rows.filter(({ owner }) => owner === null)) {
+    const { kind, path } = row
+    const there = Disk.call("read", path, () => look(absolute(root, path)) !== undefined)
+    if ((yield* there) && kind === "blob") continue
+    yield* Effect.ignore(settle(home, row))
+    const [still] = yield* db.rows(Count, db.sql`SELECT count(*) AS count FROM ingests WHERE path = ${path} AND owner IS NULL`)
+    if (still?.count !== 1) continue
+    findings.push((yield* there)
+      ? { kind: "ingest-left", subject: path, detail: `left by a dead ${kind} and not to be removed so far; remove it by hand` }
+      : { kind: "ingest-entry-missing", subject: path, detail: `listed as ${kind} without an owner, but nothing is there` })
   }
   for (const name of names) {
     const path = `${root}/ingest/${name}`

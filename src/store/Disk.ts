@@ -1,5 +1,6 @@
 import { Effect, Exit, Schema, type Scope } from "effect"
 import { closeSync, constants, fsync, mkdirSync, openSync, readSync, statSync } from "node:fs"
+import { constants as system } from "node:os"
 import { dirname } from "node:path"
 import { VerifyError } from "../image/Descriptor.ts"
 
@@ -12,6 +13,7 @@ const words: Readonly<Record<string, string>> = {
   EMFILE: "too many open files; raise the limit (ulimit -n) or lower --jobs",
   ENFILE: "the system has too many open files; try again later",
   EIO: "the disk reported a read or write error; check it before trying again",
+  ENOLCK: "the file system does not lock files, and a store needs that; name a folder on a local disk with --store",
   ENOENT: "there is no such file or folder",
   EEXIST: "something is already there",
   ENOTEMPTY: "the folder is not empty",
@@ -40,20 +42,26 @@ export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
   }
 }
 
+/** errno's name: libuv has none for some numbers of Linux (EDQUOT), and calls them unknown system errors. */
+export const nameOf = (code: string): string => {
+  const [, errno] = /^Unknown system error -(\d+)$/.exec(code) ?? []
+  return errno === undefined ? code : Object.entries(system.errno).find(([, value]) => value === Number(errno))?.[0] ?? code
+}
+
 /** The typed error of a thrown value: Node's system errors keep their code and path, and bugs stay readable in `cause`. */
 export const storeError = (cause: unknown, operation?: string, path?: string): StoreError => {
-  const system: Partial<NodeJS.ErrnoException> = cause instanceof Error ? cause : {}
+  const error: Partial<NodeJS.ErrnoException> = cause instanceof Error ? cause : {}
   return new StoreError({
-    operation: operation ?? system.syscall ?? "use",
-    path: path ?? system.path ?? "the store",
-    ...(typeof system.code === "string" && { code: system.code }),
+    operation: operation ?? error.syscall ?? "use",
+    path: path ?? error.path ?? "the store",
+    ...(typeof error.code === "string" && { code: nameOf(error.code) }),
     cause
   })
 }
 
 /** The errno name of an error Node threw, if it has one. */
 export const codeOf = (error: unknown): string | undefined =>
-  error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined
+  error instanceof Error && "code" in error && typeof error.code === "string" ? nameOf(error.code) : undefined
 
 const failureOf = (cause: unknown, operation?: string, path?: string) =>
   cause instanceof VerifyError || cause instanceof StoreError ? cause : storeError(cause, operation, path)

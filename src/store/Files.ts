@@ -58,13 +58,16 @@ const renamed = <E, R>(path: string, make: (draft: string) => Effect.Effect<void
       Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : Effect.ignore(Disk.call("remove", draft, () => rmSync(draft, { force: true })))))
   })
 
+/** Makes a new name durable, where its folder can be asked to: one may write to a folder that one may not read, and not every file system syncs folders. */
+const named = (path: string) => Effect.catchIf(Disk.syncFolder(dirname(path)), ({ code }) => code === "EACCES" || code === "EINVAL", () => Effect.void)
+
 /** A new file with the mode that the user's umask leaves: these are for others too, unlike the store's. */
 const begin = (path: string) => Disk.call("make", path, () => {
   closeSync(openSync(path, "wx", 0o666))
   return lstatSync(path).mode & 0o777
 })
 
-/** Writes a small file at once: durable, then visible. Parents are made. */
+/** Writes a small file at once: durable, then visible, and its name durable too. Parents are made. */
 export const place = (path: string, bytes: Uint8Array): Effect.Effect<void, Disk.StoreError> =>
   Effect.andThen(makeFolder(dirname(path), { parents: true }), renamed(path, (draft) =>
     Effect.scoped(Effect.gen(function*() {
@@ -72,7 +75,7 @@ export const place = (path: string, bytes: Uint8Array): Effect.Effect<void, Disk
       const fd = yield* Disk.open(draft, constants.O_WRONLY)
       yield* Disk.call("write", draft, () => { for (let at = 0; at < bytes.byteLength;) at += writeSync(fd, bytes, at) })
       yield* Disk.sync(fd, draft)
-    }))))
+    }))).pipe(Effect.andThen(named(path))))
 
 /** Copies a file, sharing its blocks where the file system can, away from the main thread; visible once it is whole. */
 export const copy = (from: string, path: string): Effect.Effect<void, Disk.StoreError> =>
@@ -105,7 +108,7 @@ export const pour = <E, R>(fd: number, path: string, bytes: Stream.Stream<Uint8A
     }))
   })
 
-/** Makes a file of what `fill` writes to a draft beside it: durable, then visible, in place of a file that is there. Anything else there is an error. */
+/** Makes a file of what `fill` writes to a draft beside it: durable, then visible (and its name durable), in place of a file that is there. Anything else there is an error. */
 export const replace = <E, R>(path: string, fill: (fd: number, draft: string) => Effect.Effect<void, E, R>): Effect.Effect<void, E | Disk.StoreError, R> =>
   Effect.andThen(
     Disk.call("write", path, () => {
@@ -116,7 +119,7 @@ export const replace = <E, R>(path: string, fill: (fd: number, draft: string) =>
       const fd = yield* Disk.open(draft, constants.O_WRONLY)
       yield* fill(fd, draft)
       yield* Disk.sync(fd, draft)
-    }))))
+    }))).pipe(Effect.andThen(named(path))))
 
 /** As `replace`, of bytes as they come. */
 export const write = <E, R>(path: string, bytes: Stream.Stream<Uint8Array, E, R>): Effect.Effect<void, E | Disk.StoreError, R> =>

@@ -1,4 +1,4 @@
-import { Clock, Context, Effect, Exit, FiberSet, Layer, Schema, type Scope } from "effect"
+import { Clock, Context, Effect, Exit, FiberSet, Layer, Schedule, Schema, type Scope } from "effect"
 import { randomBytes } from "node:crypto"
 import { chmodSync, closeSync, lstatSync, openSync, readdirSync, rm, type Stats, statSync } from "node:fs"
 import { isAbsolute, resolve } from "node:path"
@@ -54,6 +54,10 @@ export class Home extends Context.Service<Home, {
   readonly remove: (path: string) => Effect.Effect<void, StoreError>
   /** Removes the path of one of this owner's ingest rows, then the row, in the background; closing the store waits. */
   readonly discard: (path: string) => Effect.Effect<void>
+  /** How many removals of blobs and layers are under way here: while there are none, what this owner began to remove is for whoever wants it gone. */
+  readonly removals: { underway: number }
+  /** Lets everybody end the removals whose rows these are, in the background, as soon as the database can be told. */
+  readonly giveUp: (paths: ReadonlyArray<string>) => Effect.Effect<void>
 }>()("store/Home") {}
 
 type Shape = Home["Service"]
@@ -125,7 +129,7 @@ const make = Effect.fn("Store.open")(function*(path: string): Effect.fn.Return<S
   const remove = yield* Remover
   yield* call("open", root, () => prepare(root))
   const file = `${root}/graph.db`
-  const db = yield* Sqlite.open(file)
+  const db = yield* Sqlite.open(file, { scratch: `${root}/ingest` })
   yield* Migrations.migrate(db, file)
   const owner = yield* Owner.make(db)
   const discards = yield* FiberSet.make<void>()
@@ -143,7 +147,11 @@ const make = Effect.fn("Store.open")(function*(path: string): Effect.fn.Return<S
     // What fails stays under its row: void when this store closes, and tried again by the next.
     yield* FiberSet.run(discards, Effect.interruptible(Effect.ignore(gone)))
   })
-  return { root, db, owner, remove, discard }
+  const scope = yield* Effect.scope
+  const giveUp = (paths: ReadonlyArray<string>) => paths.length === 0 ? Effect.void : Effect.asVoid(Effect.forkIn(
+    Effect.retry(db.run(db.sql`UPDATE ingests SET owner = NULL WHERE owner = ${owner.self.token} AND ${db.sql.in("path", paths)}`), Schedule.spaced("1 second")).pipe(
+      Effect.ignore, Effect.interruptible), scope))
+  return { root, db, owner, remove, discard, removals: { underway: 0 }, giveUp }
 })
 
 /** Opens the store at `path`, making it if it is not there, but sweeps nothing. */

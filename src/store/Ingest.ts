@@ -6,7 +6,7 @@ import * as Digest from "../image/Digest.ts"
 import * as Disk from "./Disk.ts"
 import { StoreError } from "./Disk.ts"
 import { absolute, blobPath, type Home, ingestColumns, ingestName, IngestRow, look, record } from "./Home.ts"
-import { finishRemoval, settle } from "./Sweep.ts"
+import { finishRemoval, isIdle, settle } from "./Sweep.ts"
 
 type Shape = Home["Service"]
 
@@ -230,7 +230,7 @@ export const open = Effect.fn("Ingest.open")(function*(
       continue
     }
     if (yield* owner.bury) continue
-    if (now.is === "leaving" && (now.row === undefined || now.row.owner === null)) {
+    if (now.is === "leaving" && (now.row === undefined || isIdle(home, now.row))) {
       yield* now.row === undefined
         ? finishRemoval(home, { kind: "removal-blob", digest: blob.digest, path: "" })
         : settle(home, now.row)

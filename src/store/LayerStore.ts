@@ -7,7 +7,7 @@ import * as Digest from "../image/Digest.ts"
 import * as Disk from "./Disk.ts"
 import { StoreError } from "./Disk.ts"
 import { absolute, Home, ingestColumns, ingestName, IngestRow, layerPath, look, record } from "./Home.ts"
-import { finishRemoval, settle } from "./Sweep.ts"
+import { finishRemoval, isIdle, settle } from "./Sweep.ts"
 
 type Shape = Home["Service"]
 
@@ -160,7 +160,7 @@ const commit = Effect.fn("LayerStore.commit")(function*(home: Shape, staging: St
       WHERE digest = ${diffId} AND kind = 'removal-layer' ORDER BY owner IS NULL`)
     if (removal === undefined) {
       yield* finishRemoval(home, { kind: "removal-layer", digest: diffId, path: ingestName("removed") })
-    } else if (removal.owner === null) yield* settle(home, removal)
+    } else if (isIdle(home, removal)) yield* settle(home, removal)
     else yield* Effect.sleep(poll)
   }
 })

@@ -57,7 +57,7 @@ const make = Effect.fn("ReadOnly.open")(function*(path: string) {
   const db = yield* open
   const self = Owner.identify(yield* Clock.currentTimeMillis)
   return {
-    root, db, owner: { self, enter: Effect.fail(refuse), bury: Effect.succeed(false) }, remove: () => Effect.fail(refuse), discard: () => Effect.void
+    root, db, owner: { self, enter: Effect.fail(refuse), bury: Effect.succeed(false) }, remove: () => Effect.fail(refuse), discard: () => Effect.void, removals: { underway: 0 }, giveUp: () => Effect.void
   }
 })
 

@@ -3,7 +3,7 @@ import * as Digest from "../image/Digest.ts"
 import type { StoreError } from "./Disk.ts"
 import type { Home } from "./Home.ts"
 import { type AmbiguousName, type ImageNotFound, locate, type TagName, tagsOf } from "./Images.ts"
-import { finishRemoval, mark, type Removal } from "./Sweep.ts"
+import { ending, finishRemoval, mark, type Removal, removing } from "./Sweep.ts"
 
 type Shape = Home["Service"]
 
@@ -114,11 +114,8 @@ export const remove = Effect.fn("Graph.remove")(function*(
       removals: gone.flatMap(({ removals }) => removals)
     }
   }))
-  for (const removal of plan.removals) {
-    yield* finishRemoval(home, removal)
-    yield* home.discard(removal.path)
-  }
+  yield* ending(home, plan.removals, Effect.forEach(plan.removals, (removal) => Effect.andThen(finishRemoval(home, removal), home.discard(removal.path)), { discard: true }))
   const { untagged, image, blobs, layers } = plan
   const freed = [...blobs, ...layers].reduce((sum, { size }) => sum + size, 0)
   return { untagged, image, blobs: blobs.map(({ digest }) => digest), layers: layers.map(({ digest }) => digest), freed }
-})
+}, (self, home) => removing(home, self))

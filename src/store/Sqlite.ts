@@ -1,6 +1,8 @@
 import { Context, Duration, Effect, Layer, Random, Schedule, Schema, type Scope, Semaphore, Stream } from "effect"
 import { Reactivity } from "effect/reactivity"
 import { SqlClient, SqlError, Statement } from "effect/sql"
+import { randomBytes } from "node:crypto"
+import { rmSync } from "node:fs"
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite"
 import { StoreError } from "./Disk.ts"
 
@@ -33,16 +35,37 @@ const inputs = (params: ReadonlyArray<unknown>) => params.map((value) => {
   throw new TypeError(`SQLite cannot store a ${typeof value}`)
 })
 
-/** `readOnly`: nothing is written, not even a log; the file is a URL that says `immutable`. */
+/** How to open a database. */
 export interface OpenOptions {
+  /** Nothing is written, not even a log; the file is a URL that says `immutable`. */
   readonly readOnly?: boolean
+  /** A folder on its file system for a file of a moment, where it seems locked: by others, or is nothing ever locked there? */
+  readonly scratch?: string
+}
+
+/** Whether files of this folder can be locked: one that nobody else knows cannot be locked by others. */
+const hasLocks = (folder: string): boolean => {
+  const path = `${folder}/lock.${randomBytes(6).toString("hex")}`
+  try {
+    const db = new DatabaseSync(path)
+    try {
+      db.exec("BEGIN EXCLUSIVE; ROLLBACK")
+    } finally {
+      db.close()
+    }
+    return true
+  } catch (error) {
+    return !isSqliteError(error) || (error.errcode & 0xff) !== 5
+  } finally {
+    rmSync(path, { force: true })
+  }
 }
 
 /**
  * One connection to the SQLite file for all fibers of a store: WAL, synchronous=FULL, foreign keys. SQLite blocks the
  * event loop while it waits for a lock, so it waits 50 ms at most and `busy` does the rest, interruptibly.
  */
-export const layerSqlite = (file: string, { readOnly = false }: OpenOptions = {}): Layer.Layer<SqlClient.SqlClient, SqlError.SqlError> => Layer.effect(SqlClient.SqlClient, Effect.gen(function*() {
+export const layerSqlite = (file: string, { readOnly = false, scratch }: OpenOptions = {}): Layer.Layer<SqlClient.SqlClient, SqlError.SqlError | StoreError> => Layer.effect(SqlClient.SqlClient, Effect.gen(function*() {
   const db = yield* Effect.acquireRelease(
     attempt(() => new DatabaseSync(file, { timeout: 50, readOnly })),
     (db) => Effect.ignore(attempt(() => db.close()))
@@ -50,7 +73,11 @@ export const layerSqlite = (file: string, { readOnly = false }: OpenOptions = {}
   // A lone statement or BEGIN that failed changed nothing yet; inside a transaction only the whole may be run again.
   const whenBusy = <A>(run: Effect.Effect<A, SqlError.SqlError>) =>
     Effect.retry(run, { schedule: busy, while: (error) => error.reason._tag === "LockTimeoutError" && !db.isTransaction })
-  if (!readOnly) yield* whenBusy(attempt(() => db.exec("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON")))
+  const begin = attempt(() => db.exec("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON"))
+  // NFS without its lock daemon says ENOLCK, and SQLite takes that for another process's lock.
+  if (!readOnly) yield* Effect.catch(begin, (error): Effect.Effect<void, SqlError.SqlError | StoreError> => error.reason._tag === "LockTimeoutError" && scratch !== undefined && !hasLocks(scratch)
+    ? Effect.fail(new StoreError({ operation: "lock", path: file, code: "ENOLCK" }))
+    : whenBusy(begin))
   const cache = new Map<string, StatementSync>()
   const prepared = (sql: string) => {
     const known = cache.get(sql)
@@ -102,8 +129,11 @@ export const layerSqlite = (file: string, { readOnly = false }: OpenOptions = {}
   })
 })).pipe(Layer.provide(Reactivity.layer))
 
-const codes: Readonly<Record<number, string>> = { 8: "EROFS", 10: "EIO", 13: "ENOSPC" }
+const codes: Readonly<Record<number, string>> = { 3: "ENOLCK", 8: "EROFS", 10: "EIO", 13: "ENOSPC" }
+/** SQLite's extended codes for locks, and the memory they are shared in, that the file system does not have. */
+const lockless = new Set([2058, 2314, 3594, 3850, 4618, 5130, 5386])
 const details: Readonly<Record<number, string>> = {
+  10: "the disk reported a read or write error, or a quota on it is used up; check it before trying again",
   5: "other processes kept the store busy for 30 seconds; try again",
   11: "the database is damaged; run `graph check`, or move the store away and pull again",
   14: "the database file cannot be opened; check that the folder is yours and writable",
@@ -112,7 +142,7 @@ const details: Readonly<Record<number, string>> = {
 
 const errcodeOf = (error: SqlError.SqlError) => {
   const { cause } = error.reason
-  return cause instanceof Error && "errno" in cause && typeof cause.errno === "number" ? cause.errno & 0xff : undefined
+  return cause instanceof Error && "errno" in cause && typeof cause.errno === "number" ? cause.errno : undefined
 }
 
 /** The SQLite file as the store uses it: errors are `StoreError`, rows are decoded. */
@@ -133,8 +163,8 @@ export const open = (file: string, options?: OpenOptions): Effect.Effect<Databas
   const refuse = (error: unknown) => {
     if (error instanceof StoreError) return error
     const errcode = error instanceof SqlError.SqlError ? errcodeOf(error) : undefined
-    const code = errcode === undefined ? undefined : codes[errcode]
-    const detail = errcode === undefined ? undefined : details[errcode]
+    const code = errcode === undefined ? undefined : lockless.has(errcode) ? "ENOLCK" : codes[errcode & 0xff]
+    const detail = errcode === undefined || code === "ENOLCK" ? undefined : details[errcode & 0xff]
     return new StoreError({
       operation: "use the database", path: file, cause: error, ...(code && { code }), ...(detail && { detail })
     })

@@ -1,4 +1,4 @@
-import { Clock, Duration, Effect, Schema } from "effect"
+import { Clock, Duration, Effect, Exit, Schema } from "effect"
 import { readdirSync, renameSync, unlinkSync } from "node:fs"
 import { Digest } from "../image/Digest.ts"
 import { call, type StoreError, syncFolder, unlessAbsent } from "./Disk.ts"
@@ -14,7 +14,7 @@ const State = Schema.Struct({ state: Schema.String })
 const DiffId = Schema.Struct({ diff_id: Digest })
 const Path = Schema.Struct({ path: Schema.String })
 
-/** Makes a void row this owner's, in a transaction; false if it is no longer void. */
+/** Makes a void row this owner's, in a transaction; false if it is no longer void, and another's. */
 const take = Effect.fnUntraced(function*({ db, owner }: Shape, path: string) {
   yield* owner.enter
   yield* db.run(db.sql`UPDATE ingests SET owner = ${owner.self.token} WHERE path = ${path} AND owner IS NULL`)
@@ -61,6 +61,18 @@ export const finishRemoval = Effect.fnUntraced(function*({ root, db }: Shape, { 
   }))
 })
 
+/** Runs what begins and ends removals: see `Home.removals`. */
+export const removing = <A, E, R>({ removals }: Shape, work: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.acquireUseRelease(Effect.sync(() => { removals.underway++ }), () => work, () => Effect.sync(() => { removals.underway-- }))
+
+/** Ends removals that have begun; those of a failure or an interrupt are given up, so that nobody waits for them. */
+export const ending = <A, E, R>(home: Shape, removals: ReadonlyArray<Pick<Removal, "path">>, work: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.onExit(work, (exit) => Exit.isSuccess(exit) ? Effect.void : home.giveUp(removals.map(({ path }) => path)))
+
+/** Whether nobody is at a removal that a row stands for: it has no owner, or this one, which does nothing. */
+export const isIdle = ({ owner, removals }: Shape, row: IngestRow): boolean =>
+  row.owner === null || (row.owner === owner.self.token && removals.underway === 0)
+
 /** A blob whose owner died after the rename and before the row: its bytes were verified and synced before the rename. */
 const adopt = Effect.fnUntraced(function*(home: Shape, row: IngestRow, digest: Digest) {
   const { root, db } = home
@@ -99,9 +111,13 @@ const unrename = Effect.fnUntraced(function*({ root, db }: Shape, row: IngestRow
   yield* call("remove", folder, () => unlessAbsent(() => renameSync(folder, look(staging) === undefined ? staging : `${staging}/unfinished`)))
 })
 
-/** Deals with a path nobody owns: finishes, adopts, keeps (a partial blob worth continuing) or removes it. */
+/** Deals with a path nobody owns or is at: finishes, adopts, keeps (a partial blob worth continuing) or removes it. */
 export const settle = Effect.fnUntraced(function*(home: Shape, row: IngestRow) {
   if (row.kind === "blob") return yield* settleBlob(home, row)
+  yield* removing(home, ending(home, [row], settleTree(home, row)))
+})
+
+const settleTree = Effect.fnUntraced(function*(home: Shape, row: IngestRow) {
   const taken = yield* home.db.transaction(Effect.gen(function*() {
     if (!(yield* take(home, row.path))) return false
     if (row.kind === "layer") yield* unrename(home, row)
@@ -134,10 +150,7 @@ const staleLayers = ({ db, owner }: Shape) => db.rows(DiffId, db.sql`SELECT diff
 const discardStale = Effect.fnUntraced(function*(home: Shape) {
   if ((yield* staleLayers(home)).length === 0) return
   const removals = yield* home.db.transaction(Effect.flatMap(staleLayers(home), Effect.forEach((row) => mark(home, "removal-layer", row.diff_id))))
-  for (const removal of removals) {
-    yield* finishRemoval(home, removal)
-    yield* removeTaken(home, removal.path)
-  }
+  yield* ending(home, removals, Effect.forEach(removals, (removal) => Effect.andThen(finishRemoval(home, removal), removeTaken(home, removal.path)), { discard: true }))
 })
 
 /** Entries of ingest/ without a row. Rows are written first and go last, so what has none now is litter. */

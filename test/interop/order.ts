@@ -7,7 +7,7 @@ export interface Call {
 }
 
 /** What strace must be told so that `callsIn` can read its log. */
-export const options = ["-f", "-y", "-s", "70000", "-e", `trace=${["rename", "renameat", "renameat2", "fsync", "fdatasync", "syncfs", "write", "pwrite64", "pwritev", "ftruncate"].map((name) => `?${name}`).join(",")}`]
+export const options = ["-f", "-y", "-s", "70000", "-e", `trace=${["rename", "renameat", "renameat2", "unlink", "fsync", "fdatasync", "syncfs", "write", "pwrite64", "pwritev", "ftruncate"].map((name) => `?${name}`).join(",")}`]
 
 const line = /^(\d+) +(?:<\.\.\. )?(\w+)(\(| resumed)(.*)$/
 
@@ -27,6 +27,7 @@ export const callsIn = (log: string): ReadonlyArray<Call> => {
     const descriptor = /^\d+<([^>]*)>/.exec(whole)?.[1]
     const names = [...whole.matchAll(/"((?:[^"\\]|\\.)*)"/g)].map(([, found = ""]) => found)
     if (name.startsWith("rename")) calls.push({ name: "rename", path: names[0] ?? "", to: names[1] ?? "", text: "" })
+    else if (name === "unlink") calls.push({ name: "unlink", path: names[0] ?? "", to: "", text: "" })
     else if (name === "syncfs") calls.push({ name: "syncfs", path: descriptor ?? "", to: "", text: "" })
     else if (name === "fsync" || name === "fdatasync") calls.push({ name: "sync", path: descriptor ?? "", to: "", text: "" })
     else calls.push({ name: "write", path: descriptor ?? "", to: "", text: names.join("") })
@@ -34,33 +35,76 @@ export const callsIn = (log: string): ReadonlyArray<Call> => {
   return calls
 }
 
-/** What a power loss could hurt in a run that was traced on `store`, as sentences; `tag` is text of the row that comes last. */
-export const faults = (calls: ReadonlyArray<Call>, store: string, tag: string, root?: string): ReadonlyArray<string> => {
+/** Where a run commits: its store, text of the row that comes last (if one must), a root file system, and files or folders it writes otherwise. */
+export interface Places {
+  readonly store: string
+  readonly tag?: string
+  readonly root?: string
+  readonly outputs?: ReadonlyArray<string>
+}
+
+/**
+ * What a power loss could hurt in a traced run, as sentences. Every rename is looked at: blobs, layers, root file systems,
+ * and all other files, in the store (receipts, sums) or elsewhere (archives, layouts); also what is removed or put away,
+ * whose row must say so first, and what is written to a layer's files after they were synced.
+ */
+export const faults = (calls: ReadonlyArray<Call>, { outputs = [], root, store, tag }: Places): ReadonlyArray<string> => {
   const found: Array<string> = []
   const after = (from: number, test: (call: Call) => boolean) => calls.findIndex((call, index) => index > from && test(call))
+  const before = (from: number, test: (call: Call) => boolean) => calls.findLastIndex((call, index) => index < from && test(call))
   const log = `${store}/graph.db-wal`
-  const named = calls.findIndex(({ name, path, text }) => name === "write" && path === log && text.includes(tag))
+  const named = tag === undefined ? calls.length : calls.findIndex(({ name, path, text }) => name === "write" && path === log && text.includes(tag))
   if (named === -1) found.push("no write of the tag was seen")
   const isSync = (path: string) => (call: Call) => call.name === "sync" && call.path === path
+  const isWrite = (path: string) => (call: Call) => call.name === "write" && call.path === path
+  const folderOf = (path: string) => path.slice(0, path.lastIndexOf("/"))
+  const inStore = (path: string, folder: string) => path.startsWith(`${store}/${folder}/`)
+  /** A file's names so far: descriptors are shown with the one of the moment. */
+  const namesOf = (at: number, path: string): ReadonlyArray<string> => {
+    const from = before(at, (call) => call.name === "rename" && call.to === path)
+    return from === -1 ? [path] : [path, ...namesOf(from, calls[from]?.path ?? "")]
+  }
+  const bytesFirst = (at: number, path: string, to: string) => {
+    const names = namesOf(at, path)
+    const last = (name: string) => before(at, (call) => call.name === name && names.includes(call.path))
+    if (last("sync") === -1 || last("sync") < last("write")) found.push(`the bytes of ${to} were not on the disk when it got its name`)
+  }
+  const rowFirst = (at: number, path: string) => {
+    const written = before(at, isWrite(log))
+    if (written === -1 || before(at, isSync(log)) < written) found.push(`${path} went before its row that says so was on the disk`)
+  }
   for (const [at, { name, path, to }] of calls.entries()) {
-    if (name !== "rename" || (!to.startsWith(`${store}/`) && to !== root)) continue
-    if (to.startsWith(`${store}/blobs/`)) {
-      const written = calls.findLastIndex((call, index) => index < at && call.name === "write" && call.path === path)
-      const synced = calls.findLastIndex((call, index) => index < at && isSync(path)(call))
-      if (synced === -1 || synced < written) found.push(`the bytes of ${to} were not on the disk when it got its name`)
-      const folder = after(at, isSync(to.slice(0, to.lastIndexOf("/"))))
+    if (name === "unlink" && inStore(path, "blobs")) rowFirst(at, path)
+    if (name === "write" && inStore(path, "layers") && after(at, ({ name }) => name === "syncfs") === -1) found.push(`${path} was written after its layer was synced`)
+    if (name !== "rename") continue
+    // Put away because it is damaged, or on its way out: nobody needs it again.
+    if (inStore(to, "quarantine")) continue
+    if (inStore(to, "ingest")) {
+      if (inStore(path, "layers")) rowFirst(at, path)
+      continue
+    }
+    if (inStore(to, "blobs")) {
+      bytesFirst(at, path, to)
+      const folder = after(at, isSync(folderOf(to)))
       if (folder === -1) found.push(`the name of ${to} was never made durable`)
       else if (after(folder, isSync(log)) === -1) found.push(`the row of ${to} came before its name was durable`)
       if (named !== -1 && folder > named) found.push(`the tag came before the name of ${to} was durable`)
-    } else if (to.startsWith(`${store}/layers/`)) {
+    } else if (inStore(to, "layers") && folderOf(folderOf(to)) === `${store}/layers`) {
       const synced = after(at, ({ name }) => name === "syncfs")
       if (synced === -1) found.push(`the files of ${to} were never made durable`)
       else if (named !== -1 && synced > named) found.push(`the tag came before the files of ${to} were durable`)
     } else if (to === root) {
-      if (calls.findLastIndex((call, index) => index < at && call.name === "syncfs") === -1) found.push(`${to} was not on the disk when it got its name`)
-      if (after(at, isSync(to.slice(0, to.lastIndexOf("/")))) === -1) found.push(`the name of ${to} was never made durable`)
+      if (before(at, ({ name }) => name === "syncfs") === -1) found.push(`${to} was not on the disk when it got its name`)
+      if (after(at, isSync(folderOf(to))) === -1) found.push(`the name of ${to} was never made durable`)
+    } else if (to.startsWith(`${store}/`) || outputs.some((output) => to === output || to.startsWith(`${output}/`))) {
+      // One sync of all serves many files, if it is before the last of them, which names them.
+      const whole = after(at, ({ name }) => name === "syncfs")
+      if (whole === -1) {
+        bytesFirst(at, path, to)
+        if (after(at, isSync(folderOf(to))) === -1) found.push(`the name of ${to} was never made durable`)
+      }
     }
   }
-  if (named !== -1 && after(named, isSync(log)) === -1) found.push("the tag itself was never made durable")
+  if (tag !== undefined && named !== -1 && after(named, isSync(log)) === -1) found.push("the tag itself was never made durable")
   return found
 }

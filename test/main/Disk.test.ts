@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs"
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { ImageBuilder } from "../../src/testing/index.ts"
 import { command } from "../command.ts"
+import { missing } from "../strace.ts"
 import { assertChecked, assertDigest, assertFailed, ingests, mayMount, mounted, setting } from "./setting.ts"
 
 describe("A disk that refuses (exit code 7)", () => {
@@ -61,6 +62,32 @@ describe("A disk that refuses (exit code 7)", () => {
     remount("rw")
     assertDigest(yield* command("pull", ["-q", "--store", store, reference]))
     yield* assertChecked(store)
+  }).pipe(Effect.scoped), 120_000)
+
+  it.live.skipIf(missing)("without locks: a new store and one that was there are refused, whatever the file system says instead (needs strace)", () => Effect.gen(function*() {
+    const { folder, store } = yield* setting()
+    const log = join(folder, "log")
+    const gc = (place: string, ...options: ReadonlyArray<string>) =>
+      command("graph", ["gc", "--store", place], options.length === 0 ? {} : { under: ["strace", "-f", "-qq", "-o", log, "-e", "trace=fcntl", ...options] })
+    const refused = Effect.fnUntraced(function*(place: string, ...options: ReadonlyArray<string>) {
+      const began = performance.now()
+      assertFailed(yield* gc(place, ...options), 7, new RegExp(`${place}/graph\\.db`), /does not lock files.*--store/)
+      assert.isBelow(performance.now() - began, 20_000, "it is not waited for")
+      assert.deepStrictEqual(readdirSync(join(place, "ingest")), [])
+    })
+    for (const [at, error] of ["EOPNOTSUPP", "EINVAL", "ENOSYS", "EPERM"].entries()) {
+      const place = at % 2 === 0 ? join(folder, `new${at}`) : store
+      yield* refused(place, "-P", `${place}/graph.db`, "-e", `inject=fcntl:error=${error}`)
+      yield* gc(store)
+    }
+    // ENOLCK is tried seven times, in case somebody else has the lock, and then once on a file that nobody else knows. What
+    // comes before the first is Node's own, as is what comes as it ends.
+    assert.strictEqual((yield* gc(join(folder, "traced"), "-y")).code, 0)
+    const lines = readFileSync(log, "utf8").split("\n")
+    const [thread = ""] = lines.find((line) => line.includes("F_SETLK"))?.split(" ") ?? []
+    const first = 1 + lines.filter((line) => line.startsWith(`${thread} `) && line.includes(" fcntl(")).findIndex((line) => line.includes("F_SETLK"))
+    yield* refused(join(folder, "new"), "-e", `inject=fcntl:error=ENOLCK:when=${first}..${first + 7}`)
+    assert.strictEqual((yield* gc(store)).code, 0)
   }).pipe(Effect.scoped), 120_000)
 
   it.live("a store that others may look into is refused with the chmod to run", () => Effect.gen(function*() {

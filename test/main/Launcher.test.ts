@@ -21,7 +21,7 @@ const checkout = Effect.gen(function*() {
   // What the launcher uses, and no Node.
   const tools = join(folder, "tools")
   mkdirSync(tools)
-  for (const tool of ["sh", "dirname", "readlink", "find", "head"]) symlinkSync((yield* program("sh", ["-c", `command -v ${tool}`])).stdout.trim(), join(tools, tool))
+  for (const tool of ["sh", "dirname", "readlink", "find"]) symlinkSync((yield* program("sh", ["-c", `command -v ${tool}`])).stdout.trim(), join(tools, tool))
   return { folder, fake, tools, run: (PATH: string, ...args: ReadonlyArray<string>) => program(join(folder, "bin", "pull"), args, { env: { PATH } }) }
 })
 

@@ -43,12 +43,17 @@ describe("Several processes", () => {
       const { reference, registry, store } = yield* slow
       const pulls = yield* Effect.forEach(Array.from({ length: 8 }), () =>
         command("pull", ["--progress", "events", "--json", "--store", store, ...platform, reference], { under }), { concurrency: 8 })
+      /** By layer, who heard of it on its way: of one process that fetches it, and of those that wait. */
+      const heard = new Map<string, number>()
       for (const { code, stderr, stdout } of pulls) {
         assert.strictEqual(code, 0, stderr)
         assert.strictEqual(JSON.parse(stdout).digest, digest)
-        const seen = stderr.trim().split("\n").map((line) => JSON.parse(line) as { readonly _tag: string })
+        const seen = stderr.trim().split("\n").map((line) => JSON.parse(line) as { readonly _tag: string; readonly layer?: string; readonly bytes?: number; readonly total?: number })
+        const coming = new Set(seen.filter(({ _tag, bytes = 0, total = 0 }) => _tag === "downloading" && bytes > 0 && bytes < total).map(({ layer = "" }) => layer))
+        for (const layer of coming) heard.set(layer, (heard.get(layer) ?? 0) + 1)
         assert.isTrue(seen.some(({ _tag }) => _tag === "downloading" || _tag === "exists"), stderr)
       }
+      assert.isAbove(Math.max(...heard.values()), 1, "those who wait hear how far it is")
       assert.strictEqual(registry.requests.filter(({ kind, status }) => kind === "blob" && status < 300).length, layers.length + 1)
       yield* assertChecked(store)
       assert.deepStrictEqual(ingests(store), [])

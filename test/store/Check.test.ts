@@ -1,8 +1,10 @@
 import { assert, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Layer } from "effect"
 import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
+import { StoreError } from "../../src/store/Disk.ts"
 import { type Finding, Graph, type Image } from "../../src/store/Graph.ts"
+import * as Store from "../../src/store/Store.ts"
 import { digestOf, imageOf, temp, withStore } from "./Fixtures.ts"
 
 interface Case {
@@ -35,8 +37,8 @@ const cases: ReadonlyArray<Case> = [
   { name: "a moved layer folder", kinds: ["layer-row-missing", "layer-folder-missing"], damage: (root, image) => renameSync(folderOf(root, image), `${root}/layers/sha256/${"0".repeat(64)}`) },
   { name: "a layer without its journal", kinds: ["layer-folder-missing"], damage: (root, image) => rmSync(`${folderOf(root, image)}/meta`) },
   { name: "an ingest nobody lists", kinds: ["ingest-row-missing"], damage: (root) => mkdirSync(`${root}/ingest/x`, { mode: 0o700 }) },
-  { name: "a listed ingest that is not there", kinds: ["ingest-entry-missing"], damage: (root) => alter(root, "INSERT INTO ingests (path, kind, touched) VALUES ('ingest/y', 'layer', 0)") },
-  { name: "a void folder that stays", kinds: ["ingest-left"], damage: (root) => { mkdirSync(`${root}/ingest/z`, { mode: 0o700 }); alter(root, "INSERT INTO ingests (path, kind, touched) VALUES ('ingest/z', 'layer', 0)") } },
+  { name: "nothing in a row that lost its owner since, and its entry: it is swept", kinds: [], damage: (root) => alter(root, "INSERT INTO ingests (path, kind, touched) VALUES ('ingest/y', 'layer', 0)") },
+  { name: "nothing in a folder that lost its owner since: it is removed", kinds: [], damage: (root) => { mkdirSync(`${root}/ingest/z`, { mode: 0o700 }); alter(root, "INSERT INTO ingests (path, kind, touched) VALUES ('ingest/z', 'layer', 0)") } },
   { name: "a chain that is another", kinds: ["chain-wrong"], damage: (root, { layers: [, top] }) => alter(root, `UPDATE chains SET diff_id = 'sha256:${"1".repeat(64)}' WHERE diff_id = '${top?.diffId ?? ""}'`) },
   { name: "a changed config", kinds: ["image-wrong"], damage: (root) => alter(root, "UPDATE images SET config = x'7b7d'") },
   { name: "a tag to nowhere", kinds: ["dangling"], damage: (root) => alter(root, "UPDATE tags SET image = 'gone'") },
@@ -59,3 +61,13 @@ for (const { name, kinds, damage } of cases) {
     }).pipe(withStore(path))
   }).pipe(Effect.scoped))
 }
+
+it.live("finds a void folder that stays, because it cannot be removed", () => Effect.gen(function*() {
+  const path = yield* temp
+  const stuck = Layer.succeed(Store.Remover, (path: string) => Effect.fail(new StoreError({ operation: "remove", path, code: "EIO" })))
+  yield* Effect.gen(function*() {
+    mkdirSync(`${path}/ingest/z`, { mode: 0o700 })
+    alter(path, "INSERT INTO ingests (path, kind, touched) VALUES ('ingest/z', 'layer', 0)")
+    assert.deepStrictEqual((yield* (yield* Graph).check()).map(({ kind }) => kind), ["ingest-left"])
+  }).pipe(Effect.provide(Store.layer({ path }).pipe(Layer.provide(stuck)), { local: true }))
+}).pipe(Effect.scoped))

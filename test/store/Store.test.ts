@@ -1,12 +1,13 @@
 import { assert, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer, Option } from "effect"
 import { spawnSync } from "node:child_process"
-import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs"
+import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmdirSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import { fileURLToPath } from "node:url"
 import { BlobStore } from "../../src/store/BlobStore.ts"
 import { Graph } from "../../src/store/Graph.ts"
 import { LayerStore } from "../../src/store/LayerStore.ts"
+import { Leases } from "../../src/store/Leases.ts"
 import * as Store from "../../src/store/Store.ts"
 import { blobOf, digestOf, fill, imageOf, layUp, litter, take, temp, visible, withStore } from "./Fixtures.ts"
 
@@ -177,6 +178,42 @@ it.live("finishes removals that were begun", () => Effect.gen(function*() {
     "UPDATE blobs SET state = 'deleting'", "UPDATE layers SET state = 'deleting'")
   assert.deepStrictEqual(yield* checked(path), [])
   assert.deepStrictEqual([litter(path), readdirSync(`${path}/layers/sha256`), readdirSync(`${path}/blobs/sha256`)], [[], [], []])
+}).pipe(Effect.scoped))
+
+it.live("what this opening began to remove and left, its failure told or its fiber stopped, nobody waits for", () => Effect.gen(function*() {
+  const path = yield* temp
+  const bytes = Buffer.from("blob a")
+  yield* Effect.gen(function*() {
+    // Its owner lives on, as that of a program that uses the library.
+    yield* imageOf("going", ["a"])
+    yield* (yield* Leases).hold([blobOf(bytes).digest])
+    alter(path, "INSERT INTO ingests (path, kind, digest, touched, owner) SELECT 'ingest/' || substr(digest, 8), 'removal-blob', digest, 0, (SELECT token FROM owners) FROM blobs",
+      "INSERT INTO ingests (path, kind, digest, touched, owner) SELECT 'ingest/' || substr(diff_id, 8), 'removal-layer', diff_id, 0, (SELECT token FROM owners) FROM layers",
+      "UPDATE blobs SET state = 'deleting'", "UPDATE layers SET state = 'deleting'")
+    yield* Effect.gen(function*() {
+      yield* imageOf("going", ["a"])
+      assert.deepStrictEqual(visible(path, blobOf(bytes)), bytes)
+    }).pipe(Effect.timeout("5 seconds"))
+  }).pipe(Effect.scoped, withStore(path))
+  assert.deepStrictEqual(yield* checked(path), [])
+  assert.deepStrictEqual(litter(path), [])
+}).pipe(Effect.scoped))
+
+it.live("a removal that fails is given up: another opening ends it, while this one lives", () => Effect.gen(function*() {
+  const path = yield* temp
+  yield* Effect.gen(function*() {
+    const graph = yield* Graph
+    yield* graph.register(yield* imageOf("stuck", ["a"]))
+    const file = `${path}/blobs/sha256/${digestOf(Buffer.from("blob a")).slice(7)}`
+    rmSync(file)
+    mkdirSync(file) // which cannot be unlinked
+    assert.include((yield* Effect.flip(graph.remove("stuck"))).message, file)
+    rmdirSync(file)
+    yield* Effect.gen(function*() { yield* (yield* Graph).register(yield* imageOf("stuck", ["a"])) }).pipe(Effect.timeout("5 seconds"), withStore(path))
+    assert.strictEqual((yield* graph.resolve("stuck")).layers.length, 1)
+  }).pipe(withStore(path))
+  assert.deepStrictEqual(yield* checked(path), [])
+  assert.deepStrictEqual(litter(path), [])
 }).pipe(Effect.scoped))
 
 it.live("an interrupted command does not wait for its removals; the next one does them before it returns", () => Effect.gen(function*() {

@@ -3,7 +3,7 @@ import type { Digest } from "../../image/Digest.ts"
 import type { StoreError } from "../Disk.ts"
 import { Home } from "../Home.ts"
 import { dissolve } from "../Removal.ts"
-import { dropPartial, finishRemoval, mark as markRemoval, partialsKept, type Removal } from "../Sweep.ts"
+import { dropPartial, ending, finishRemoval, mark as markRemoval, partialsKept, type Removal, removing } from "../Sweep.ts"
 import { type Garbage, mark, type Partial, partials, stored } from "./Mark.ts"
 import * as Usage from "./Usage.ts"
 
@@ -183,10 +183,10 @@ const batches = <A>(all: ReadonlyArray<A>): ReadonlyArray<ReadonlyArray<A>> =>
 const finish = Effect.fnUntraced(function*(home: Shape, removals: ReadonlyArray<Removal>) {
   if (removals.length === 0) return
   const { db, owner } = home
-  yield* db.transaction(Effect.forEach(removals, Effect.fnUntraced(function*(removal) {
+  yield* ending(home, removals, db.transaction(Effect.forEach(removals, Effect.fnUntraced(function*(removal) {
     yield* finishRemoval(home, removal)
     if (removal.kind === "removal-blob") yield* db.run(db.sql`DELETE FROM ingests WHERE path = ${removal.path} AND owner = ${owner.self.token}`)
-  }), { discard: true }))
+  }), { discard: true })))
   for (const { kind, path } of removals) if (kind === "removal-layer") yield* home.discard(path)
 })
 
@@ -247,7 +247,7 @@ const collect = Effect.fn("Collector.collect")(function*(home: Shape, options: C
   const total = (yield* stored(home)) + sum(waiting)
   const plan = choose(garbage, old, total, options.keepStorage ?? -1)
   const dryRun = options.dryRun === true
-  const gone = dryRun ? planned(plan) : yield* execute(home, plan)
+  const gone = dryRun ? planned(plan) : yield* removing(home, execute(home, plan))
   const freed = sum(gone.blobs) + sum(gone.layers) + sum(gone.partials)
   const collected: Collected = { dryRun, ...gone, freed, left: total - freed }
   return collected
