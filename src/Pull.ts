@@ -95,7 +95,7 @@ const pullAlone = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: st
   if (Result.isSuccess(plan)) return yield* run(plan.success)
   const error = plan.failure
   const origin = Fallback.isRegistryFailure(error) ? yield* Fallback.legacyOrigin(reference, error) : undefined
-  return yield* origin === undefined ? Effect.fail(error) : v1(yield* (yield* V1Registry).ping(reference.domain, origin))
+  return yield* origin === undefined ? Effect.fail(error) : v1(yield* (yield* V1Registry).ping({ domain: reference.domain, path: reference.path }, origin))
 }, Effect.scoped)
 
 /** Starts the workers while a reference is resolved that is not in the store yet. */

@@ -132,7 +132,7 @@ export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: st
   const image = { _tag: "image", reference, image: id, tag, repository: name } as const
   hub.publish({ ...image, state: "pulling" })
   const [outcome, endpoint] = yield* session.first((endpoint) => {
-    const from = { kind: "endpoint", url: `${endpoint.url}/v1/` } as const
+    const from = { kind: endpoint.mirror ? "mirror" : "endpoint", url: `${endpoint.url}/v1/` } as const
     hub.publish({ ...image, state: "pulling", from })
     return Effect.map(all(endpoint), (outcome) => [outcome, endpoint] as const).pipe(
       Effect.tapError((error) => Effect.sync(() => hub.publish({ ...image, state: "failed", from, cause: error.message }))))

@@ -13,12 +13,12 @@ import { RegistryOptions } from "./Endpoint.ts"
 import * as Foreign from "./Foreign.ts"
 import { holdsFrom } from "./Range.ts"
 import { AnswerRefused, NetworkError, NotFound, type RegistryFailure } from "./Errors.ts"
-import { isDeaf } from "./Protocol.ts"
+import * as Protocol from "./Protocol.ts"
 import * as Ping from "./Ping.ts"
 import { lowLimit } from "./Politeness.ts"
 import { problem, refusal } from "./Refusal.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
-import { type Repository, type Route, Routes, urlOf } from "./Route.ts"
+import { direct, type Repository, type Route, Routes, urlOf } from "./Route.ts"
 import * as TagList from "./TagList.ts"
 import { type Answer, Transport } from "./Transport.ts"
 import * as Walk from "./Walk.ts"
@@ -66,8 +66,13 @@ export class Registry extends Context.Service<Registry, {
   readonly names: Routes["names"]
   /** Hears what users should know, such as that a mirror is left out, until the scope closes. */
   readonly listen: Walk.Walk["listen"]
-  /** How an origin (`https://host`) answers the v2 ping; asked once, without credentials. */
-  readonly ping: (origin: string) => Effect.Effect<Ping.Pinged, NetworkError>
+  /**
+   * Where a repository's registry may speak either protocol, in the order of `Protocol.endpoints`: at the last of its routes, by the
+   * schemes that are allowed there. No v1 where that route has a path of its own.
+   */
+  readonly endpoints: (repository: Repository, mode: Protocol.Mode) => Effect.Effect<ReadonlyArray<Protocol.Endpoint>, RegistryFailure>
+  /** How one of a repository's endpoints (`https://host`) answers the v2 ping; asked once, without credentials. */
+  readonly ping: (repository: Repository, origin: string) => Effect.Effect<Ping.Pinged, RegistryFailure>
 }>()("registry/Registry") {
   /** Keeps per host which scheme answered and what was granted; `RegistryOptions` and `Limits` are read when it is built. */
   static readonly layer: Layer.Layer<Registry, never, Transport | Credentials> = Layer.effect(Registry, Effect.suspend(() => make))
@@ -86,8 +91,8 @@ const make = Effect.gen(function*() {
   const transport = yield* Transport
   const auth = yield* Auth.make
   const walk = yield* Walk.make
-  const { names } = yield* Routes
-  const { foreign } = yield* RegistryOptions
+  const { names, of } = yield* Routes
+  const options = yield* RegistryOptions
   const limits = yield* RetryPolicy.Limits
   const spoken = new Map<string, "https" | "http">()
   const etags = new Map<string, string>()
@@ -126,7 +131,7 @@ const make = Effect.gen(function*() {
     const first = yield* Effect.result(by("https"))
     if (Result.isSuccess(first)) return first.success
     const error = first.failure
-    if (error._tag !== "NetworkError" || error.host !== host || !isDeaf(error)) return yield* error
+    if (error._tag !== "NetworkError" || error.host !== host || !Protocol.isDeaf(error)) return yield* error
     // A mirror that is silent costs one wait, not two.
     if (route.mirror && error.reason === "timeout") return yield* error
     return yield* Effect.mapError(by("http"), (second) =>
@@ -172,6 +177,9 @@ const make = Effect.gen(function*() {
     return { raw, contentType, digest, endpoint, route: urlOf(known(route)), credentials }
   }, Effect.scoped)
 
+  /** The route to what stands for the registry itself. */
+  const lastOf = (repository: Repository) => Effect.map(of(repository, options), (routes) => routes.at(-1) ?? direct(repository, options.insecure))
+
   /** Tries again where nobody else can be asked; what a mirror does not give, the next may. */
   const patiently = (route: Route) => <A, R>(self: Effect.Effect<A, RegistryFailure, R>) => route.mirror ? self : Effect.retry(self, RetryPolicy.transient)
 
@@ -195,7 +203,7 @@ const make = Effect.gen(function*() {
       ...answer, body: Stream.tapError(answer.body, (error) => walk.broke(repository, route, error)), distrust: walk.distrust(repository, route)
     })))
     return urls === undefined ? found : Effect.catchTag(found, "NotFound", (error) =>
-      foreign === true ? Foreign.blob(urls, blob, from, error, { transport, limits }) : Effect.fail(new NotFound({ ...error, foreign: true })))
+      options.foreign === true ? Foreign.blob(urls, blob, from, error, { transport, limits }) : Effect.fail(new NotFound({ ...error, foreign: true })))
   })
 
   const blobAt = Effect.fnUntraced(function*(
@@ -276,7 +284,9 @@ const make = Effect.gen(function*() {
     manifest, blob, names,
     routes: (repository) => Effect.map(walk.routes(repository), (all) => all.map(({ aside, route }) => ({ aside, route: known(route) }))),
     listen: walk.listen,
-    ping: (origin) => Effect.provideService(Ping.v2(origin), Transport, transport),
+    endpoints: (repository, mode) => Effect.map(lastOf(repository), ({ host, prefix, schemes }) =>
+      Protocol.endpoints({ domain: host, mode, insecure: schemes.includes("http") ? [host] : [], legacy: prefix === "/v2" })),
+    ping: (repository, origin) => Effect.flatMap(lastOf(repository), ({ tls }) => Effect.provideService(Ping.v2(origin, tls), Transport, transport)),
     tags: Effect.fn("Registry.tags")((repository: Repository) => walk.first(repository, "tags", (route) => patiently(route)(tagsOnce(repository, route)))),
     size: Effect.fn("Registry.size")((repository: Repository, digest: Digest.Digest) =>
       walk.first(repository, "content", (route) => patiently(route)(sizeOnce(repository, route, digest))))

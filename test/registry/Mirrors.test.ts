@@ -1,21 +1,16 @@
-import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Effect, Layer } from "effect"
-import { mkdirSync, writeFileSync } from "node:fs"
-import { dirname, join } from "node:path"
+import { Effect } from "effect"
+import { writeFileSync } from "node:fs"
+import { join } from "node:path"
 import * as Digest from "../../src/image/Digest.ts"
-import * as Load from "../../src/registry/config/Load.ts"
-import * as Places from "../../src/registry/config/Places.ts"
-import { Credentials } from "../../src/registry/Credentials.ts"
 import type { RegistryFailure } from "../../src/registry/Errors.ts"
 import { Registry, type Repository } from "../../src/registry/Registry.ts"
-import { Limits } from "../../src/registry/RetryPolicy.ts"
 import { urlOf } from "../../src/registry/Route.ts"
-import { Transport } from "../../src/registry/Transport.ts"
 import * as Fault from "../../src/testing/Fault.ts"
 import { TestRegistry, type TestRegistryOptions } from "../../src/testing/TestRegistry.ts"
 import { temporary } from "../harness.ts"
-import { brief, bytesOf, descriptorOf } from "./Client.ts"
+import { bytesOf, descriptorOf } from "./Client.ts"
+import { configured } from "./Configured.ts"
 
 const layer = Buffer.from("layer bytes of some length")
 const raw = Buffer.from(`{"schemaVersion":2}`)
@@ -28,19 +23,6 @@ const serving = (paths: ReadonlyArray<string>, options: TestRegistryOptions = {}
     made.addManifest(path, "1", raw, mediaType)
   }
   return made
-})
-
-/** A client whose configuration are these files, named as below `/etc` or the user's `~/.config`. */
-const configured = (files: Readonly<Record<string, string>>, environment: Readonly<Record<string, string>> = {}) => Effect.map(temporary, (folder) => {
-  for (const [name, text] of Object.entries(files)) {
-    mkdirSync(dirname(join(folder, name)), { recursive: true })
-    writeFileSync(join(folder, name), text.replaceAll("FOLDER", folder))
-  }
-  const provider = ConfigProvider.layer(ConfigProvider.fromEnvRecord({ TOWLINE_ETC: `${folder}/etc`, XDG_CONFIG_HOME: `${folder}/user`, ...environment }))
-  const context = Registry.layer.pipe(
-    Layer.provideMerge(Layer.mergeAll(Transport.layer, Credentials.layer)), Layer.provideMerge(Load.layer), Layer.provideMerge(NodeFileSystem.layer),
-    Layer.provideMerge(Layer.mergeAll(Layer.succeed(Limits, { ...brief, connect: "500 millis", headers: "1 second" }), Layer.succeed(Places.Place, undefined), provider)))
-  return { folder, context }
 })
 
 const manifest = (repository: Repository, ref = "1") => Registry.use((client) => client.manifest(repository, ref))

@@ -165,7 +165,7 @@ export const make = Effect.gen(function*() {
     return path === "" ? [] : (yield* files.tls("$SSL_CERT_FILE", { ca: [path], client: [] })).ca
   }))
 
-  return { of, names, trust } satisfies Routes
+  return { of, host: (name, options) => host(name.toLowerCase(), options, false), names, trust } satisfies Routes
 })
 
 /** The routes of the user's configuration. */
