@@ -1,5 +1,6 @@
 import { Effect, Result } from "effect"
 import * as Reference from "./image/Reference.ts"
+import * as Policy from "./Policy.ts"
 import { NetworkError, type RegistryFailure } from "./registry/Errors.ts"
 import * as Protocol from "./registry/Protocol.ts"
 import { Registry } from "./registry/Registry.ts"
@@ -84,4 +85,18 @@ export const historical = Effect.fn("Pull.historical")(function*<A, E extends { 
     if (step.remember) last = error
     walk = step.walk
   }
+})
+
+/** `run` of a v2 plan, or `v1` where policy leads there: after a plan that shows that v2 is absent, or as Docker 1.9.1 walked. */
+export const either = Effect.fnUntraced(function*<P, A, B, E extends { readonly _tag: string }, E1 extends { readonly _tag: string }, E2 extends { readonly _tag: string }, R, R1, R2>(
+  reference: Reference.Reference,
+  ways: { readonly plan: Effect.Effect<P, E, R>; readonly run: (plan: P) => Effect.Effect<A, E1, R1>; readonly v1: (index: V1Index) => Effect.Effect<B, E2, R2> }
+) {
+  if ((yield* Policy.Protocol) === "docker-1.9") return yield* historical<A | B, E | E1 | E2, R | R1, R2>(reference, { v2: Effect.flatMap(ways.plan, ways.run), v1: ways.v1 })
+  const planned = yield* Effect.result(ways.plan)
+  if (Result.isSuccess(planned)) return yield* ways.run(planned.success)
+  const error = planned.failure
+  const origin = isRegistryFailure(error) ? yield* legacyOrigin(reference, error) : undefined
+  if (origin === undefined) return yield* Effect.fail(error)
+  return yield* ways.v1(yield* (yield* V1Registry).ping({ domain: reference.domain, path: reference.path }, origin))
 })

@@ -50,6 +50,9 @@ export interface V1Endpoint {
   readonly url: string
   /** Whether it stands in for the hub's registries, without its token. Its failures are passed over. */
   readonly mirror: boolean
+  /** What put it there, and whether its certificate is checked. */
+  readonly why: string
+  readonly verified: boolean
   /** `images/ID/ancestry`: the image's chain of IDs, itself first, the base last. Retries by itself. */
   readonly ancestry: (id: string) => Effect.Effect<ReadonlyArray<string>, RegistryFailure>
   /** `images/ID/json`, also checked to be an image's json with this ID. Retries by itself. */
@@ -68,6 +71,8 @@ export interface V1Session {
   readonly images: ReadonlyArray<Documents.ListedImage>
   /** Where the credentials that the index was shown come from, or "anonymous". */
   readonly credentials: string
+  /** What goes with requests by now: a token of the index, the credentials themselves, or nothing. */
+  readonly grant: () => "token" | "basic" | "none"
   /** The registries that have it, in the order they are tried; before the hub's its mirrors, which are asked for images alone. */
   readonly endpoints: ReadonlyArray<V1Endpoint>
   /** All tags and the images they name, of the first endpoint that tells. */
@@ -178,7 +183,9 @@ const make = Effect.gen(function*() {
       return { images, urls }
     })), RetryPolicy.legacyMetadata)
 
-    const endpointOf = (url: string, mirror: boolean): V1Endpoint => {
+    const endpointOf = Effect.fnUntraced(function*(url: string, mirror: boolean) {
+      const { tls: { verify: verified } } = yield* speak(url)
+      const why = places.mirrors.get(url)?.why ?? (url === index.url ? places.place.why : `X-Docker-Endpoints of ${index.url}`)
       const json = Effect.fnUntraced(function*(id: string) {
         const answer = yield* access.get(url, `/v1/images/${id}/json`, { accept: "application/json" })
         const title = `the json of the image ${id}`
@@ -200,12 +207,12 @@ const make = Effect.gen(function*() {
       }, Effect.scoped)
 
       return {
-        url, mirror,
+        url, mirror, why, verified,
         json: (id) => Effect.retry(json(id), RetryPolicy.legacyMetadata),
         ancestry: (id) => Effect.retry(ancestry(id), RetryPolicy.legacyMetadata),
         layer: Effect.fn("V1Registry.layer")((id, part) => layer(url, id, part))
-      }
-    }
+      } satisfies V1Endpoint
+    })
 
     const layer = Effect.fnUntraced(function*(url: string, id: string, part: LayerRange.Part): Effect.fn.Return<V1Layer, RegistryFailure, Scope.Scope> {
       const { from } = part
@@ -243,8 +250,8 @@ const make = Effect.gen(function*() {
       }
     })
 
-    const own = entered.urls.map((url) => endpointOf(url, false))
-    const endpoints = [...[...places.mirrors.keys()].map((url) => endpointOf(url, true)), ...own]
+    const own = yield* Effect.forEach(entered.urls, (url) => endpointOf(url, false))
+    const endpoints = [...yield* Effect.forEach(places.mirrors.keys(), (url) => endpointOf(url, true)), ...own]
     const firstOf = (list: ReadonlyArray<V1Endpoint>): V1Session["first"] => <A, E extends { readonly _tag: string }, R>(
       use: (endpoint: V1Endpoint) => Effect.Effect<A, E | RegistryFailure, R>, final: (error: E | RegistryFailure) => boolean = () => false
     ) => Effect.gen(function*() {
@@ -267,7 +274,7 @@ const make = Effect.gen(function*() {
       ), (error) => error._tag === "NotFound")
 
     return {
-      index, images: entered.images, endpoints, credentials: access.credentials, first: firstOf(endpoints),
+      index, images: entered.images, endpoints, credentials: access.credentials, grant: access.grant, first: firstOf(endpoints),
       tags: one(`${path}/tags`, subjectOf("repository", ""), "the tags", (raw) => Documents.tags(raw, entered.images.map(({ id }) => id))),
       tag: (name) => one(`${path}/tags/${encodeURIComponent(name)}`, subjectOf("tag", name), `the tag ${name}`, Documents.tag)
     }

@@ -22,6 +22,8 @@ export interface Opening {
 export interface Access {
   /** Where the credentials come from, or "anonymous". */
   readonly credentials: string
+  /** What goes with requests by now. */
+  readonly grant: () => "token" | "basic" | "none"
   /** Asks the index for the repository's images and a token, with Basic if there are credentials. */
   readonly enter: Effect.Effect<Answer, NetworkError | ConfigError, Scope.Scope>
   /** GET from the index or an endpoint it named. A token that is refused is replaced once, by entering again. */
@@ -80,5 +82,5 @@ export const make = Effect.fnUntraced(function*({ found, index, path, repository
     }
     return yield* send(origin, path, headers, token && Redacted.make(`Token ${Redacted.value(token)}`))
   })
-  return { credentials: source, enter, get } satisfies Access
+  return { credentials: source, grant: () => always ? "basic" : token === undefined ? "none" : "token", enter, get } satisfies Access
 })
