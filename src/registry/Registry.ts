@@ -40,8 +40,16 @@ export interface ManifestAnswer {
 export interface BlobAnswer {
   readonly from: number
   readonly body: Stream.Stream<Uint8Array, NetworkError>
+  /** What the server calls these bytes (a strong ETag), and the URL it was asked at. */
+  readonly validator?: Validator | undefined
   /** To be run when the blob turns out damaged. true: it came from a mirror, which is left out from now on, and another is asked. */
   readonly distrust?: Effect.Effect<boolean>
+}
+
+/** By what a blob's bytes are continued only while they still are the same (RFC 9110, 13.1.5): their ETag, where it was asked for. */
+export interface Validator {
+  readonly etag: string
+  readonly from: string
 }
 
 /** The longest manifest that is read, in bytes. */
@@ -52,10 +60,10 @@ export class Registry extends Context.Service<Registry, {
   /** The manifest of a tag or digest, schema1 only where there is no other, at most 4 MiB, checked against the digest asked for and Docker-Content-Digest. Retries by itself. */
   readonly manifest: (repository: Repository, ref: string) => Effect.Effect<ManifestAnswer, RegistryFailure>
   /**
-   * One GET of a blob from offset `from` (an expired token is renewed). The answer's `from` is 0 where the server did not honour the
-   * range. Errors of the body are transient `NetworkError`s. A `VerifyError` before any byte: the registry has another size for it.
+   * One GET of a blob from offset `from` (an expired token is renewed), of the bytes that `validator` names if it is asked for there again.
+   * The answer's `from` is 0 where the server did not honour the range. Errors of the body are transient `NetworkError`s. A `VerifyError` before any byte: the registry has another size for it.
    */
-  readonly blob: (repository: Repository, blob: Descriptor, from: number) => Effect.Effect<BlobAnswer, RegistryFailure, Scope.Scope>
+  readonly blob: (repository: Repository, blob: Descriptor, from: number, validator?: Validator) => Effect.Effect<BlobAnswer, RegistryFailure, Scope.Scope>
   /** All tags, in the registry's order, read page by page (distribution-spec, "Listing Tags"). `NotFound` of the repository where it has none. Retries by itself. */
   readonly tags: (repository: Repository) => Effect.Effect<ReadonlyArray<string>, RegistryFailure>
   /** How many bytes a blob has, asked for by HEAD, else by a GET of its first byte: schema1 manifests do not say. Retries by itself. */
@@ -95,7 +103,6 @@ const make = Effect.gen(function*() {
   const options = yield* RegistryOptions
   const limits = yield* RetryPolicy.Limits
   const spoken = new Map<string, "https" | "http">()
-  const etags = new Map<string, string>()
 
   /** One request, and what its 401s take: the last answer, whatever it is. */
   const authorized = Effect.fnUntraced(function*(route: Route, origin: string, path: string, headers: Readonly<Record<string, string>>, head: boolean) {
@@ -189,17 +196,15 @@ const make = Effect.gen(function*() {
       Effect.retry({ schedule: RetryPolicy.damaged, while: (error) => error._tag === "VerifyError" && !route.mirror })
     )))
 
-  /** What the blob's bytes at a route were called last: they are continued only while they still are (RFC 9110, 13.1.5). */
-  const remember = (key: string, answer: Answer) => {
-    const tag = answer.headers["etag"]?.trim()
-    if (etags.size > 1000) etags.clear()
-    if (tag !== undefined && /^"[\x21\x23-\x7e\x80-\xff]*"$/.test(tag)) etags.set(key, tag)
-    else etags.delete(key)
+  /** What an answer calls its bytes, where that is a strong validator. */
+  const validatorOf = (from: string, answer: Answer): Validator | undefined => {
+    const etag = answer.headers["etag"]?.trim()
+    return etag !== undefined && etag.length <= 1024 && /^"[\x21\x23-\x7e\x80-\xff]*"$/.test(etag) ? { etag, from } : undefined
   }
 
-  const blob = Effect.fn("Registry.blob")((repository: Repository, blob: Descriptor, from: number) => {
+  const blob = Effect.fn("Registry.blob")((repository: Repository, blob: Descriptor, from: number, validator?: Validator) => {
     const urls = repository.foreign?.[blob.digest]
-    const found = walk.first(repository, "content", (route) => Effect.map(blobAt(repository, route, blob, from), (answer): BlobAnswer => ({
+    const found = walk.first(repository, "content", (route) => Effect.map(blobAt(repository, route, blob, from, validator), (answer): BlobAnswer => ({
       ...answer, body: Stream.tapError(answer.body, (error) => walk.broke(repository, route, error)), distrust: walk.distrust(repository, route)
     })))
     return urls === undefined ? found : Effect.catchTag(found, "NotFound", (error) =>
@@ -207,15 +212,13 @@ const make = Effect.gen(function*() {
   })
 
   const blobAt = Effect.fnUntraced(function*(
-    repository: Repository, route: Route, blob: Descriptor, from: number
+    repository: Repository, route: Route, blob: Descriptor, from: number, known: Validator | undefined
   ): Effect.fn.Return<Omit<BlobAnswer, "distrust">, RegistryFailure, Scope.Scope> {
-    const key = `${urlOf(route)} ${blob.digest}`
-    const get = (headers: Readonly<Record<string, string>>) => Effect.tap(
-      request(route, pathTo(route, `blobs/${blob.digest}`), { accept: "*/*", ...headers }), ({ answer }) => Effect.sync(() => remember(key, answer)))
-    const validator = etags.get(key)
-    const ranged = from === 0 ? undefined : yield* get({ range: `bytes=${from}-`, ...validator !== undefined && { "if-range": validator } })
+    const at = urlOf(route)
+    const get = (headers: Readonly<Record<string, string>>) => request(route, pathTo(route, `blobs/${blob.digest}`), { accept: "*/*", ...headers })
+    const ranged = from === 0 ? undefined : yield* get({ range: `bytes=${from}-`, ...known?.from === at && { "if-range": known.etag } })
     if (ranged?.answer.status === 206 && holdsFrom(ranged.answer, from, blob.size))
-      return { from, body: bounded(ranged.answer.body, blob.size - from, limits.settle) }
+      return { from, validator: validatorOf(at, ranged.answer), body: bounded(ranged.answer.body, blob.size - from, limits.settle) }
     // Whatever else a range request gives but 200 or a refusal, is not continued: it is asked again for the whole.
     const restart = ranged !== undefined && (ranged.answer.status === 206 || ranged.answer.status === 416)
     if (restart) yield* ranged.answer.close
@@ -234,7 +237,7 @@ const make = Effect.gen(function*() {
         yield* answer.close
         return yield* new VerifyError({ expected: blob, size: Math.min(Number(length), Number.MAX_SAFE_INTEGER) })
       }
-      return { from: 0, body: bounded(answer.body, blob.size, limits.settle) }
+      return { from: 0, validator: validatorOf(at, answer), body: bounded(answer.body, blob.size, limits.settle) }
     }
     if (Result.isFailure(coding)) {
       yield* answer.close
