@@ -72,7 +72,7 @@ export class Registry extends Context.Service<Registry, {
   readonly routes: Walk.Walk["routes"]
   /** The names that a name without a registry may stand for by the configuration, in the order they are tried. */
   readonly names: Routes["names"]
-  /** Hears what users should know, such as that a mirror is left out, until the scope closes. */
+  /** Hears what users should know, such as that a mirror is left out, until the scope closes; it stays left out for that time. */
   readonly listen: Walk.Walk["listen"]
   /**
    * Where a repository's registry may speak either protocol, in the order of `Protocol.endpoints`: at the last of its routes, by the
