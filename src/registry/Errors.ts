@@ -15,7 +15,7 @@ export const NetworkReason = Schema.Literals([
 const nextStep: Record<typeof NetworkReason.Type, string> = {
   "unknown-host": "check the spelling of the host, and this machine's DNS",
   refused: "check the host and port, and that the registry is running",
-  tls: "private authorities and client certificates belong in certs.d; SSL_CERT_FILE and NODE_EXTRA_CA_CERTS name further authorities",
+  tls: "private authorities and client certificates belong in certs.d; further authorities are those of this machine, SSL_CERT_FILE, SSL_CERT_DIR and NODE_EXTRA_CA_CERTS",
   "plain-http": "if plain HTTP is meant, name the host with --insecure",
   unreachable: "check this machine's network and routes",
   reset: "try again; what was already received is kept",

@@ -82,7 +82,7 @@ export interface Routes {
   readonly host: (host: string, options: RegistryOptions) => Effect.Effect<Pick<Route, "schemes" | "tls">, ConfigError>
   /** The names that a name without a registry may stand for, in the order they are tried; none: Docker's rule holds. */
   readonly names: (text: string) => Effect.Effect<ReadonlyArray<Candidate>, ConfigError>
-  /** Authorities (PEM) trusted for every host. */
+  /** Authorities (PEM, one each) trusted for every host besides Node's: the user's and the machine's. Asked for when a certificate's is not known. */
   readonly trust: Effect.Effect<ReadonlyArray<string>, ConfigError>
 }
 

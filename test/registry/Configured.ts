@@ -18,7 +18,7 @@ export const configured = (files: Readonly<Record<string, string>>, environment:
     mkdirSync(dirname(join(folder, name)), { recursive: true })
     writeFileSync(join(folder, name), text.replaceAll("FOLDER", folder))
   }
-  const provider = ConfigProvider.layer(ConfigProvider.fromEnvRecord({ TOWLINE_ETC: `${folder}/etc`, XDG_CONFIG_HOME: `${folder}/user`, ...environment }))
+  const provider = ConfigProvider.layer(ConfigProvider.fromEnvRecord({ TOWLINE_ETC: `${folder}/etc`, XDG_CONFIG_HOME: `${folder}/user`, ...Object.fromEntries(Object.entries(environment).map(([name, value]) => [name, value.replaceAll("FOLDER", folder)])) }))
   const context = Layer.merge(Registry.layer, V1Registry.layer).pipe(
     Layer.provideMerge(Layer.mergeAll(Transport.layer, Credentials.layer)), Layer.provideMerge(Load.layer), Layer.provideMerge(NodeFileSystem.layer),
     Layer.provideMerge(Layer.mergeAll(Layer.succeed(Limits, { ...brief, connect: "500 millis", headers: "1 second" }), Layer.succeed(Places.Place, undefined), provider)))

@@ -257,6 +257,21 @@ describe("certs.d", () => {
     const error = yield* Effect.flip(Effect.provide(manifest({ domain: made.host, path: "x" }), broken))
     assert.include(error.message, "missing client certificate client.cert for key client.key")
   }).pipe(Effect.scoped))
+  it.live("authorities of the machine: its bundle, its folders, SSL_CERT_DIR; what is no certificate there does no harm", () => Effect.gen(function*() {
+    const made = yield* serving(["x"], { tls: true })
+    const pem = made.certificate ?? ""
+    const junk = `# a comment\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n`
+    const twice = Effect.andThen(manifest({ domain: made.host, path: "x" }), manifest({ domain: made.host, path: "x" }))
+    for (const [files, environment] of [
+      [{ "etc/pki/tls/certs/ca-bundle.crt": `${junk}${pem}` }, {}], [{ "etc/ssl/certs/one.pem": pem, "etc/ssl/certs/junk": junk, "etc/ssl/certs/ca-certificates.crt": junk }, {}],
+      [{ "more/a.crt": junk, "corp/b.crt": pem }, { SSL_CERT_DIR: "/nonexistent:FOLDER/more:FOLDER/corp" }]
+    ] as const) {
+      const { context } = yield* configured(files, environment)
+      yield* Effect.provide(twice, context)
+    }
+    const { context } = yield* configured({ "etc/ssl/certs/one.pem": pem }, { SSL_CERT_DIR: "/nonexistent" })
+    assert.include((yield* Effect.flip(Effect.provide(twice, context))).message, "certificate is self-signed and not trusted here")
+  }).pipe(Effect.scoped))
   it.live("SSL_CERT_FILE", () => Effect.gen(function*() {
     const made = yield* serving(["x"], { tls: true })
     const folder = yield* temporary
