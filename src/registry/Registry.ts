@@ -259,7 +259,7 @@ const make = Effect.gen(function*() {
       const raw = yield* collect(answer.body, TagList.pageCap)
       if (raw === undefined) return yield* refuse(`it is longer than ${TagList.pageCap} bytes`)
       const before = found.size
-      for (const tag of yield* Effect.mapError(Effect.fromResult(TagList.decode(raw)), refuse)) found.add(tag)
+      for (const tag of yield* Effect.mapError(Effect.fromResult(TagList.decode(Coding.readable(raw, answer.headers["content-encoding"], TagList.pageCap))), refuse)) found.add(tag)
       next = yield* Effect.mapError(Effect.fromResult(TagList.nextPage(answer.headers["link"], endpoint, path)), refuse)
       if (next !== undefined && found.size === before) return yield* refuse("a page with another after it has no new tag")
     }
@@ -290,7 +290,7 @@ const make = Effect.gen(function*() {
     endpoints: (repository, mode) => Effect.map(lastOf(repository), ({ host, prefix, schemes }) =>
       Protocol.endpoints({ domain: host, mode, insecure: schemes.includes("http") ? [host] : [], legacy: prefix === "/v2" })),
     ping: (repository, origin) => Effect.flatMap(lastOf(repository), ({ tls }) => Effect.provideService(Ping.v2(origin, tls), Transport, transport)),
-    tags: Effect.fn("Registry.tags")((repository: Repository) => walk.first(repository, "tags", (route) => patiently(route)(tagsOnce(repository, route)))),
+    tags: Effect.fn("Registry.tags")((repository: Repository) => walk.first(repository, "tags", (route) => patiently(route)(route.mirror ? tagsOnce(repository, route) : Effect.retry(tagsOnce(repository, route), RetryPolicy.unread)))),
     size: Effect.fn("Registry.size")((repository: Repository, digest: Digest.Digest) =>
       walk.first(repository, "content", (route) => patiently(route)(sizeOnce(repository, route, digest))))
   })

@@ -181,7 +181,7 @@ const make = Effect.gen(function*() {
       const urls = yield* Effect.mapError(Effect.fromResult(Endpoints.parse(named, index.url, [...options.insecure, ...open])), (rule) =>
         new AnswerRefused({ host: answer.host, subject: `the endpoints of ${repository.path}`, rule }))
       return { images, urls }
-    })), RetryPolicy.legacyMetadata)
+    })), RetryPolicy.legacyMetadata).pipe(Effect.retry(RetryPolicy.unread))
 
     const endpointOf = Effect.fnUntraced(function*(url: string, mirror: boolean) {
       const { tls: { verify: verified } } = yield* speak(url)
@@ -208,8 +208,8 @@ const make = Effect.gen(function*() {
 
       return {
         url, mirror, why, verified,
-        json: (id) => Effect.retry(json(id), RetryPolicy.legacyMetadata),
-        ancestry: (id) => Effect.retry(ancestry(id), RetryPolicy.legacyMetadata),
+        json: (id) => Effect.retry(json(id), RetryPolicy.legacyMetadata).pipe(Effect.retry(RetryPolicy.unread)),
+        ancestry: (id) => Effect.retry(ancestry(id), RetryPolicy.legacyMetadata).pipe(Effect.retry(RetryPolicy.unread)),
         layer: Effect.fn("V1Registry.layer")((id, part) => layer(url, id, part))
       } satisfies V1Endpoint
     })
@@ -270,7 +270,8 @@ const make = Effect.gen(function*() {
       firstOf(own)(({ url }) => access.get(url, path, { accept: "application/json" }).pipe(
         Effect.flatMap((answer) => document(answer, subject, title, decode)),
         Effect.scoped,
-        Effect.retry(RetryPolicy.legacyMetadata)
+        Effect.retry(RetryPolicy.legacyMetadata),
+        Effect.retry(RetryPolicy.unread)
       ), (error) => error._tag === "NotFound")
 
     return {
