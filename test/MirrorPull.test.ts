@@ -66,7 +66,7 @@ describe("over a whole pull", () => {
   }).pipe(Effect.scoped))
 
   it.effect("for as long as it takes, and asked again by a later one", () => Effect.gen(function*() {
-    const walk = yield* Walk.make
+    const walk = yield* Walk.make()
     const repository = { domain: "registry.example", path: "app" }
     let asked = 0
     const ask = walk.first(repository, "content", ({ host, mirror }) => Effect.suspend(() => {

@@ -98,11 +98,17 @@ const digestOf = (algorithm: "sha256" | "sha512", raw: Uint8Array) => Digest.Dig
 const make = Effect.gen(function*() {
   const transport = yield* Transport
   const auth = yield* Auth.make
-  const walk = yield* Walk.make
   const { names, of } = yield* Routes
   const options = yield* RegistryOptions
   const limits = yield* RetryPolicy.Limits
   const spoken = new Map<string, "https" | "http">()
+
+  /** A route as it is known by now: with the scheme that its host has spoken. */
+  const known = (route: Route): Route => {
+    const scheme = spoken.get(route.host)
+    return scheme === undefined || !route.schemes.includes(scheme) ? route : { ...route, schemes: [scheme] }
+  }
+  const walk = yield* Walk.make(known)
 
   /** One request, and what its 401s take: the last answer, whatever it is. */
   const authorized = Effect.fnUntraced(function*(route: Route, origin: string, path: string, headers: Readonly<Record<string, string>>, head: boolean) {
@@ -115,12 +121,6 @@ const make = Effect.gen(function*() {
       grant = yield* auth.answer(wanted, answer, grant, fresh)
     }
   })
-
-  /** A route as it is known by now: with the scheme that its host has spoken. */
-  const known = (route: Route): Route => {
-    const scheme = spoken.get(route.host)
-    return scheme === undefined || !route.schemes.includes(scheme) ? route : { ...route, schemes: [scheme] }
-  }
 
   /** The path of something in a repository. */
   const pathTo = (route: Route, rest: string) => `${route.prefix}/${route.path}/${rest}`

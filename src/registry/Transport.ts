@@ -129,7 +129,7 @@ const make = Effect.gen(function*() {
     const outer = yield* Effect.scope
     const refuse = (url: URL, detail: string) => new NetworkError({ host: url.host, reason: "protocol", phase: "headers", transient: false, detail })
     if (!URL.canParse(request.url))
-      return yield* new NetworkError({ host: request.url.split("/")[2] ?? "", reason: "protocol", phase: "connect", transient: false, detail: "this is not a usable host name" })
+      return yield* new NetworkError({ host: request.url.split("/")[2] ?? "", reason: "unknown-host", phase: "connect", transient: false, detail: "this is no usable host and port" })
     const first = new URL(request.url)
     let url = first
     let trusted = true

@@ -60,8 +60,8 @@ export interface Walk {
   readonly listen: (listener: (notice: Notice) => void) => Effect.Effect<void, never, Scope.Scope>
 }
 
-/** A walk that has learned nothing yet. */
-export const make = Effect.gen(function*() {
+/** A walk that has learned nothing yet. `known`: a route as it is known by now, for those who are told of it. */
+export const make = Effect.fnUntraced(function*(known: (route: Route) => Route = (route) => route) {
   const { of } = yield* Routes
   const options = yield* RegistryOptions
   const marks = new Map<string, Mark>()
@@ -74,11 +74,11 @@ export const make = Effect.gen(function*() {
     const whole = error._tag === "NetworkError" && (error.phase === "connect" || error.reason === "timeout")
     const key = whole ? route.host : urlOf(route)
     const reason = short(error)
-    const known = marks.has(key)
+    const before = marks.has(key)
     marks.set(key, { reason, since: yield* Clock.currentTimeMillis })
     breaks.delete(key)
-    if (known) return
-    for (const listener of listeners.keys()) listener({ domain: repository.domain, message: `the mirror ${urlOf(route)} (${route.why}) is left out from now on: ${reason}` })
+    if (before) return
+    for (const listener of listeners.keys()) listener({ domain: repository.domain, message: `the mirror ${urlOf(known(route))} (${route.why}) is left out from now on: ${reason}` })
   })
 
   const markOf = (route: Route, now: number, begins: boolean): Mark | undefined => {
@@ -101,7 +101,7 @@ export const make = Effect.gen(function*() {
       for (const [index, route] of able.entries()) {
         const last = index === able.length - 1
         const mark = last ? undefined : markOf(route, now, need === "tags")
-        const told = (reason: string) => tried.push({ endpoint: urlOf(route), why: route.why, reason })
+        const told = (reason: string) => tried.push({ endpoint: urlOf(known(route)), why: route.why, reason })
         if (mark !== undefined) {
           told(`left out: ${mark.reason}`)
           continue
