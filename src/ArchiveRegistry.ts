@@ -111,7 +111,7 @@ export const make = (tree: Tree): ArchiveRegistry => {
       return file?.size ?? (yield* new NotFound({ host: tree.archive, what: "blob", repository: path, name: digest }))
     }),
     ping: () => Effect.die(new Error("an archive speaks no protocol")),
-    routes: () => Effect.succeed([]), names: () => Effect.succeed([]), listen: () => Effect.void
+    endpoints: () => Effect.succeed([]), routes: () => Effect.succeed([]), names: () => Effect.succeed([]), listen: () => Effect.void
   })
   return { registry, addDocker, refusal }
 }

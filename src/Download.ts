@@ -10,6 +10,7 @@ import { Registry, type Repository } from "./registry/Registry.ts"
 import * as RetryPolicy from "./registry/RetryPolicy.ts"
 import { BlobStore, type NotInStore } from "./store/BlobStore.ts"
 import * as Disk from "./store/Disk.ts"
+import type { Validator } from "./store/Ingest.ts"
 
 /** Everything a download can fail with. */
 export type DownloadError = RegistryFailure | Disk.StoreError | NotInStore | VerifyError
@@ -51,6 +52,9 @@ interface Sink {
   readonly offset: number
   /** What to run where the bytes turn out damaged: `BlobAnswer.distrust` of each answer they are from. */
   readonly doubts: Set<Effect.Effect<boolean>>
+  /** What the bytes so far are called, and keeps what those are called that come. */
+  readonly validator: Validator | undefined
+  called(validator: Validator | undefined): Effect.Effect<void, Disk.StoreError>
   append(chunk: Uint8Array): void
   restart(): void
 }
@@ -62,12 +66,13 @@ const ended = (repository: Repository, sink: Sink) => new NetworkError({
 
 /** One request for what is missing; its bytes are taken array by array, as they came off the socket. */
 const receive = Effect.fnUntraced(function*(repository: Repository, sink: Sink, moved: () => void) {
-  const answer = yield* (yield* Registry).blob(repository, sink.blob, sink.offset)
+  const answer = yield* (yield* Registry).blob(repository, sink.blob, sink.offset, sink.validator)
   if (answer.from !== sink.offset) {
     yield* Disk.attempt(() => sink.restart())
     sink.doubts.clear()
   }
   if (answer.distrust !== undefined) sink.doubts.add(answer.distrust)
+  yield* sink.called(answer.validator)
   moved()
   yield* Stream.runForEachArray(answer.body, (chunks) => Disk.attempt(() => {
     for (const chunk of chunks) sink.append(chunk)
@@ -116,8 +121,11 @@ const mended = <A, E extends { readonly _tag: string }, R>(sink: Sink, once: Eff
 export const small = Effect.fn("Download.small")(function*(repository: Repository, blob: Descriptor, cap: number, digestOf: (bytes: Uint8Array) => string) {
   if (blob.size > cap) return yield* new VerifyError({ expected: blob, size: cap })
   let chunks: Array<Uint8Array> = []
+  let known: Validator | undefined
   const sink = {
     blob, offset: 0, doubts: new Set<Effect.Effect<boolean>>(),
+    get validator() { return known },
+    called: (validator: Validator | undefined) => Effect.sync(() => { known = validator }),
     append(chunk: Uint8Array) {
       sink.offset += chunk.byteLength
       if (sink.offset > blob.size) throw new VerifyError({ expected: blob, size: sink.offset })
@@ -200,6 +208,8 @@ const run = Effect.fn("Downloads.run")(function*({ blob, repository }: Request, 
   const sink: Sink = {
     blob, doubts: new Set(),
     get offset() { return ingest.offset },
+    get validator() { return ingest.validator },
+    called: (validator) => ingest.called(validator),
     append: (chunk) => ingest.append(chunk),
     restart: () => { feed.restart(); ingest.restart() }
   }

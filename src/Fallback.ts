@@ -1,6 +1,6 @@
 import { Effect, Result } from "effect"
 import * as Reference from "./image/Reference.ts"
-import { RegistryOptions } from "./registry/Endpoint.ts"
+import * as Policy from "./Policy.ts"
 import { NetworkError, type RegistryFailure } from "./registry/Errors.ts"
 import * as Protocol from "./registry/Protocol.ts"
 import { Registry } from "./registry/Registry.ts"
@@ -21,15 +21,17 @@ const causeOf = (error: { readonly _tag: string }): Protocol.Cause =>
  */
 export const legacyOrigin = Effect.fn("Pull.legacyOrigin")(function*(reference: Reference.Reference, error: RegistryFailure) {
   const registry = yield* Registry
-  const { insecure } = yield* RegistryOptions
-  const list = Protocol.endpoints({ domain: reference.domain, mode: "safe", insecure })
-  if (reference.digest !== undefined || !list.some(({ version }) => version === 1)) return undefined
+  const cause = causeOf(error)
+  if (reference.digest !== undefined || cause === "local") return undefined
+  const repository = { domain: reference.domain, path: reference.path }
+  const list = yield* registry.endpoints(repository, "safe")
+  if (!list.some(({ version }) => version === 1)) return undefined
   let walk = Protocol.start
   for (const [at, endpoint] of list.entries()) {
     if (endpoint.version === 1) break
-    const pinged = yield* Effect.result(registry.ping(endpoint.url))
+    const pinged = yield* Effect.result(registry.ping(repository, endpoint.url))
     const outcome: Protocol.Outcome = Result.isSuccess(pinged)
-      ? { step: "pull", cause: causeOf(error), v2: pinged.success.v2 } : { step: "ping", cause: causeOf(pinged.failure), v2: false }
+      ? { step: "pull", cause, v2: pinged.success.v2 } : { step: "ping", cause: causeOf(pinged.failure), v2: false }
     const step = Protocol.next("safe", list, { ...walk, at }, outcome)
     if (step._tag === "Final") return undefined
     walk = step.walk
@@ -51,8 +53,8 @@ export const historical = Effect.fn("Pull.historical")(function*<A, E extends { 
 ) {
   const registry = yield* Registry
   const legacy = yield* V1Registry
-  const { insecure } = yield* RegistryOptions
-  const list = Protocol.endpoints({ domain: reference.domain, mode: "docker-1.9", insecure })
+  const repository = { domain: reference.domain, path: reference.path, ...(reference.digest === undefined ? {} : { pinned: true }) }
+  const list = yield* registry.endpoints(repository, "docker-1.9")
   const byDigest = new NetworkError({ host: reference.domain, reason: "protocol", transient: false, detail: "Cannot pull by digest with v1 registry" })
   let last: E | RegistryFailure = new NetworkError({
     host: reference.domain, reason: "protocol", transient: false, detail: `no endpoints found for ${Reference.name(reference)}`
@@ -65,9 +67,9 @@ export const historical = Effect.fn("Pull.historical")(function*<A, E extends { 
       ({ error, outcome: { step: "ping", cause, v2: false } satisfies Protocol.Outcome })
     const failed = yield* Effect.gen(function*() {
       if (endpoint.version === 1 && reference.digest !== undefined) return ping(byDigest, "by-digest")
-      const index = endpoint.version === 1 ? yield* Effect.result(legacy.ping(reference.domain, endpoint.url)) : undefined
+      const index = endpoint.version === 1 ? yield* Effect.result(legacy.ping(repository, endpoint.url)) : undefined
       if (index !== undefined && Result.isFailure(index)) return ping(index.failure)
-      const pinged = index !== undefined || endpoint.trusted ? undefined : yield* Effect.result(registry.ping(endpoint.url))
+      const pinged = index !== undefined || endpoint.trusted ? undefined : yield* Effect.result(registry.ping(repository, endpoint.url))
       if (pinged !== undefined && Result.isFailure(pinged)) return ping(pinged.failure)
       if (pinged !== undefined && !pinged.success.v2) {
         return ping(new NetworkError({ host: reference.domain, reason: "protocol", transient: false, detail: `${endpoint.url}/v2/: endpoint does not support v2 API` }), "absent")
@@ -83,4 +85,18 @@ export const historical = Effect.fn("Pull.historical")(function*<A, E extends { 
     if (step.remember) last = error
     walk = step.walk
   }
+})
+
+/** `run` of a v2 plan, or `v1` where policy leads there: after a plan that shows that v2 is absent, or as Docker 1.9.1 walked. */
+export const either = Effect.fnUntraced(function*<P, A, B, E extends { readonly _tag: string }, E1 extends { readonly _tag: string }, E2 extends { readonly _tag: string }, R, R1, R2>(
+  reference: Reference.Reference,
+  ways: { readonly plan: Effect.Effect<P, E, R>; readonly run: (plan: P) => Effect.Effect<A, E1, R1>; readonly v1: (index: V1Index) => Effect.Effect<B, E2, R2> }
+) {
+  if ((yield* Policy.Protocol) === "docker-1.9") return yield* historical<A | B, E | E1 | E2, R | R1, R2>(reference, { v2: Effect.flatMap(ways.plan, ways.run), v1: ways.v1 })
+  const planned = yield* Effect.result(ways.plan)
+  if (Result.isSuccess(planned)) return yield* ways.run(planned.success)
+  const error = planned.failure
+  const origin = isRegistryFailure(error) ? yield* legacyOrigin(reference, error) : undefined
+  if (origin === undefined) return yield* Effect.fail(error)
+  return yield* ways.v1(yield* (yield* V1Registry).ping({ domain: reference.domain, path: reference.path }, origin))
 })

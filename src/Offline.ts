@@ -11,6 +11,7 @@ export const layer = Layer.fresh(Downloads.layer).pipe(Layer.provide(Layer.succe
   blob: (repository, blob) => absent("blob", repository, blob.digest),
   size: (repository, digest) => absent("blob", repository, digest),
   tags: () => Effect.succeed([]),
+  endpoints: () => Effect.succeed([]),
   ping: () => Effect.die("nobody is asked"),
   routes: () => Effect.succeed([]),
   names: () => Effect.succeed([]),

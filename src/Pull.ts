@@ -1,4 +1,4 @@
-import { type Cause, Effect, Exit, Fiber, Option, Queue, Result, Stream } from "effect"
+import { type Cause, Effect, Exit, Fiber, Option, Queue, Stream } from "effect"
 import { dirname, resolve } from "node:path"
 import { type DownloadError, Downloads } from "./Download.ts"
 import { Durability } from "./Durability.ts"
@@ -19,18 +19,17 @@ import { keyOf, type PullEvent } from "./progress/PullEvent.ts"
 import * as Notices from "./Notices.ts"
 import * as OldPull from "./OldPull.ts"
 import * as Origin from "./Origin.ts"
-import * as Policy from "./Policy.ts"
 import * as Pools from "./Pools.ts"
 import * as PullPlan from "./PullPlan.ts"
 import type { ImageRefused } from "./Register.ts"
-import { type V1Index, V1Registry } from "./registry/V1Registry.ts"
 import * as RootFs from "./RootFs.ts"
-import type { Schema1Refused } from "./Schema1Plan.ts"
+import type { Schema1Plan, Schema1Refused } from "./Schema1Plan.ts"
 import { BlobStore } from "./store/BlobStore.ts"
 import { Graph } from "./store/Graph.ts"
 import { LayerStore } from "./store/LayerStore.ts"
 import { Leases } from "./store/Leases.ts"
 import { unsetSentence } from "./Unset.ts"
+import * as V1Plan from "./V1Plan.ts"
 import * as V1Pull from "./V1Pull.ts"
 
 export { Durability } from "./Durability.ts"
@@ -75,9 +74,12 @@ export interface PulledImage {
   readonly changed: boolean
 }
 
-/** Resolves a reference to one image and says what pulling it would do; writes nothing. */
+/** Resolves a reference to one image and says what pulling it would do; writes nothing. v1 is asked where a pull would ask it. */
 export const plan = (reference: string, options: { readonly platform?: string } = {}) =>
-  Origin.named(reference, (name) => PullPlan.make(name, options))
+  Origin.named(reference, (name) => Effect.flatMap(Effect.fromResult(Reference.parse(name)), (parsed) => Fallback.either(parsed, {
+    plan: PullPlan.make(name, options), run: (plan) => Effect.succeed<PullPlan.PullPlan | Schema1Plan | V1Plan.V1Plan>(plan),
+    v1: (index) => V1Plan.make(name, options, index)
+  })))
 
 /** Pulls one image; its events go to `hub`, for whoever reads it. Who asks for what is being pulled already joins that pull. */
 export const pullWith = (hub: Hub<PullEvent>, text: string, options: PullOptions = {}) =>
@@ -88,14 +90,10 @@ const pullAlone = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: st
   const reference = yield* Effect.fromResult(Reference.parse(text))
   yield* Notices.heard(hub, text)
   const planned = PullPlan.make(text, options).pipe(Effect.provideService(PullPlan.Keep, true), warmed(text))
-  const run = (plan: Effect.Success<typeof planned>) => plan.kind === "schema1" ? OldPull.schema1(hub, plan, options) : execute(hub, plan, options)
-  const v1 = (index: V1Index) => V1Pull.pull(hub, text, options, index)
-  if ((yield* Policy.Protocol) === "docker-1.9") return yield* Fallback.historical(reference, { v2: Effect.flatMap(planned, run), v1 })
-  const plan = yield* Effect.result(planned)
-  if (Result.isSuccess(plan)) return yield* run(plan.success)
-  const error = plan.failure
-  const origin = Fallback.isRegistryFailure(error) ? yield* Fallback.legacyOrigin(reference, error) : undefined
-  return yield* origin === undefined ? Effect.fail(error) : v1(yield* (yield* V1Registry).ping(reference.domain, origin))
+  return yield* Fallback.either(reference, {
+    plan: planned, run: (plan) => plan.kind === "schema1" ? OldPull.schema1(hub, plan, options) : execute(hub, plan, options),
+    v1: (index) => V1Pull.pull(hub, text, options, index)
+  })
 }, Effect.scoped)
 
 /** Starts the workers while a reference is resolved that is not in the store yet. */

@@ -22,6 +22,6 @@ export const list = Effect.fn("Tags.list")(function*(text: string) {
   const origin = yield* Fallback.legacyOrigin(reference, found.failure)
   if (origin === undefined) return yield* found.failure
   const registry = yield* V1Registry
-  const session = yield* registry.session(repository, yield* registry.ping(repository.domain, origin))
+  const session = yield* registry.session(repository, yield* registry.ping(repository, origin))
   return { name, protocol: "v1", tags: [...(yield* session.tags).keys()] } satisfies Tags as Tags
 })

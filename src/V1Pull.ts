@@ -1,25 +1,21 @@
 import { Clock, Duration, Effect, Option, Pull as Ended, Result, Schedule, Stream } from "effect"
 import { createHash } from "node:crypto"
 import * as ImageId from "./image/ImageId.ts"
-import * as Platform from "./image/Platform.ts"
 import * as Reference from "./image/Reference.ts"
-import * as GoText from "./image/v1/GoText.ts"
-import * as OciForm from "./image/v1/OciForm.ts"
-import * as V1Image from "./image/v1/V1Image.ts"
 import type { Unset } from "./layer/Job.ts"
 import * as OldPull from "./OldPull.ts"
 import { Pools } from "./Pools.ts"
 import { Hub } from "./progress/Hub.ts"
 import { keyOf, type LayerEvent, type PullEvent } from "./progress/PullEvent.ts"
 import type { PullOptions } from "./Pull.ts"
-import { DefaultPlatform } from "./PullPlan.ts"
 import * as Register from "./Register.ts"
 import { AnswerRefused, NetworkError } from "./registry/Errors.ts"
 import * as RetryPolicy from "./registry/RetryPolicy.ts"
 import { type V1Endpoint, type V1Index, type V1Json, V1Registry } from "./registry/V1Registry.ts"
 import * as Disk from "./store/Disk.ts"
-import { Graph, type Node } from "./store/Graph.ts"
+import type { Node } from "./store/Graph.ts"
 import type { Receipt } from "./store/Receipt.ts"
+import * as V1Plan from "./V1Plan.ts"
 
 /** Layers of one image that are fetched at a time. */
 const fanOut = 4
@@ -96,15 +92,6 @@ const verified = (subject: Subject) => (receipt: Receipt) => Effect.gen(function
   return yield* refuse(subject, `its bytes do not have the checksum ${subject.json.payloadChecksums.join(" or ")} that came with its json`)
 })
 
-/** An image's record, checked to stand on `below`. */
-const recordOf = (id: string, raw: Uint8Array, below: string | undefined, endpoint: V1Endpoint) =>
-  Effect.fromResult(V1Image.decode(GoText.decode(raw))).pipe(
-    Effect.mapError(({ message }) => new AnswerRefused({ host: new URL(endpoint.url).host, subject: `the json of the image ${id}`, rule: message })),
-    Effect.filterOrFail(({ parent }) => parent === (below ?? ""), ({ parent }) => new AnswerRefused({
-      host: new URL(endpoint.url).host, subject: `the json of the image ${id}`,
-      rule: `Invalid parent ID. Expected ${below ?? "none"}, got ${parent === "" ? "none" : parent}.`
-    })))
-
 const layered = (node: Node): Register.LayeredImage => {
   const own = node.layers.at(-1)
   return { ...node, layer: node.layer === undefined || own === undefined ? undefined : { ...own, size: node.size } }
@@ -124,7 +111,6 @@ export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: st
     return yield* new AnswerRefused({ host: repository.domain, subject: reference, rule: "Cannot pull by digest with v1 registry: name a tag" })
   }
   const tag = parsed.tag ?? "latest"
-  const graph = yield* Graph
   const registry = yield* V1Registry
   hub.publish({ _tag: "repository", reference, name, protocol: "v1" })
   const session = yield* registry.session(repository, index)
@@ -132,7 +118,7 @@ export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: st
   const image = { _tag: "image", reference, image: id, tag, repository: name } as const
   hub.publish({ ...image, state: "pulling" })
   const [outcome, endpoint] = yield* session.first((endpoint) => {
-    const from = { kind: "endpoint", url: `${endpoint.url}/v1/` } as const
+    const from = { kind: endpoint.mirror ? "mirror" : "endpoint", url: `${endpoint.url}/v1/` } as const
     hub.publish({ ...image, state: "pulling", from })
     return Effect.map(all(endpoint), (outcome) => [outcome, endpoint] as const).pipe(
       Effect.tapError((error) => Effect.sync(() => hub.publish({ ...image, state: "failed", from, cause: error.message }))))
@@ -142,20 +128,7 @@ export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: st
   function all(endpoint: V1Endpoint) {
     return Effect.gen(function*() {
       hub.publish({ _tag: "step", reference, layer: id, doing: "ancestry", attempt: 1 })
-      const chain = (yield* endpoint.ancestry(id)).map((id) => ImageId.ImageId.make(id)).reverse()
-      if (chain.length > OciForm.maxDepth) {
-        return yield* new AnswerRefused({ host: new URL(endpoint.url).host, subject: `the ancestry of the image ${id}`, rule: `it names ${chain.length} images, at most ${OciForm.maxDepth} are taken` })
-      }
-      const nodes = new Map<string, Node>()
-      for (const id of chain) {
-        const node = yield* graph.node(id)
-        if (Option.isSome(node)) nodes.set(id, node.value)
-      }
-      const gap = chain.findIndex((id) => !nodes.has(id))
-      const misplaced = gap < 0 ? undefined : chain.slice(gap).find((id) => nodes.has(id))
-      if (misplaced !== undefined) {
-        return yield* new AnswerRefused({ host: new URL(endpoint.url).host, subject: `the ancestry of the image ${id}`, rule: `the store has ${misplaced} already, on other images: remove it first with \`graph rm ${misplaced.slice(0, 12)}\`` })
-      }
+      const { chain, nodes } = yield* V1Plan.chainOf(endpoint, id)
       const lost = (layer: ImageId.ImageId, doing: "metadata" | "request" | "unpack", { message }: { readonly message: string }): LayerEvent =>
         ({ _tag: "step", layer, doing, attempt: 1, cause: message })
       const jsonOf = Effect.fnUntraced(function*(id: ImageId.ImageId) {
@@ -164,7 +137,8 @@ export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: st
       })
       const top = nodes.get(id)
       const first = top === undefined ? yield* jsonOf(id) : undefined
-      const platform = yield* check(first?.raw ?? top?.json ?? new Uint8Array(), endpoint, chain.at(-2))
+      const { fits, platform, wanted } = yield* V1Plan.platformOf(id, first?.raw ?? top?.json ?? new Uint8Array(), chain.at(-2), endpoint, { reference, platform: options.platform })
+      if (!fits) hub.publish({ _tag: "warning", reference, message: `the image is for ${platform}, and runs on ${wanted} only by emulation` })
       hub.publish({
         _tag: "planned", reference, platform, total: first?.size ?? 0, missing: first?.size ?? 0,
         layers: chain.map((id) => ({ layer: id, state: nodes.has(id) ? "unpacked" : "missing", image: { id, known: nodes.has(id) } }))
@@ -178,7 +152,7 @@ export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: st
           return layered(known)
         }
         const json = each === id && first !== undefined ? first : yield* jsonOf(each)
-        yield* recordOf(each, json.raw, below, endpoint)
+        yield* V1Plan.recordOf(each, json.raw, below, endpoint)
         const events = new Hub<LayerEvent>(keyOf)
         yield* events.observe((event) => hub.publish({ ...event, reference }))
         // One receives it, for every pull in this process that wants it; what its JSON says is part of what is shared.
@@ -203,21 +177,6 @@ export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: st
         return { id: each, kind: "v1", parent: below, json: json.raw, layer: received?.layer } satisfies Register.LayeredImage
       }), { concurrency: fanOut })
       return { images, added: images.filter(({ id }) => !nodes.has(id)), platform, unsets }
-    })
-  }
-
-  /** The platform of the image, which must be the one asked for. */
-  function check(raw: Uint8Array, endpoint: V1Endpoint, below: string | undefined) {
-    return Effect.gen(function*() {
-      const record = yield* recordOf(id, raw, below, endpoint)
-      const word = (text: string, other: string) => /^[a-z0-9_.-]+$/i.test(text) ? text : other
-      const own = yield* Effect.fromResult(Platform.parse(`${word(record.string("os"), "linux")}/${word(record.string("architecture"), "amd64")}`))
-      const wanted = yield* Effect.fromResult(Platform.parse(options.platform ?? (yield* DefaultPlatform)))
-      if (Platform.distance(wanted, own) === undefined) {
-        if (options.platform !== undefined) return yield* new Platform.NoPlatform({ reference, wanted: Platform.print(wanted), available: [Platform.print(own)] })
-        hub.publish({ _tag: "warning", reference, message: `the image is for ${Platform.print(own)}, and runs on ${Platform.print(wanted)} only by emulation` })
-      }
-      return Platform.print(own)
     })
   }
 

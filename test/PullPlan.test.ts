@@ -60,7 +60,7 @@ describe("PullPlan", () => {
     const many = (n: number) => index([amd], { fields: { manifests: Array.from({ length: n }, () => ({ mediaType: amd.manifest.descriptor.mediaType, digest: amd.manifest.descriptor.digest, size: amd.manifest.descriptor.size, platform: { os: "linux", architecture: "amd64" } })) } })
     registry.put("many", "4096", many(4096)).put("many", "4097", many(4097))
     yield* Effect.gen(function*() {
-      assert.strictEqual((yield* Pull.plan(`${registry.host}/deep:8`, { platform })).documents.length, 10)
+      assert.strictEqual((yield* planned(`${registry.host}/deep:8`, platform)).documents.length, 10)
       assert.strictEqual((yield* Effect.flip(Pull.plan(`${registry.host}/deep:9`, { platform })))._tag, "ManifestRefused")
       yield* Pull.plan(`${registry.host}/many:4096`, { platform })
       assert.strictEqual((yield* Effect.flip(Pull.plan(`${registry.host}/many:4097`, { platform })))._tag, "ManifestRefused")

@@ -1,5 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Result } from "effect"
+import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
 import * as Pull from "../src/Pull.ts"
 import { Fault, ImageBuilder, TestRegistry } from "../src/testing/index.ts"
 import { assertSound, temporary, towline } from "./harness.ts"
@@ -42,7 +44,8 @@ describe("a blob that was cut", () => {
       assert.isTrue(Result.isFailure(first) && first.failure._tag === "NetworkError")
       registry.script([])
       yield* Effect.andThen(Pull.pull(reference, options), assertSound(folder)).pipe(Effect.provide(towline(folder)))
-      assert.strictEqual(registry.find(match).at(-1)?.range, `bytes=${at}-`)
+      const { headers, range } = registry.find(match).at(-1) ?? assert.fail("it was not asked for")
+      assert.deepStrictEqual([range, headers["if-range"]], [`bytes=${at}-`, `"${digest}"`])
       assertFrugal(registry, "across pulls")
     }).pipe(Effect.scoped))
   }
@@ -63,6 +66,10 @@ describe("a blob that was cut", () => {
       yield* registry.seen(match)
       while ((registry.find(match)[0]?.bytesSent ?? 0) < size >> 1) yield* Effect.sleep("20 millis")
       yield* Effect.sleep("200 millis")
+      // Another process sees by now what the bytes are called, should this one be killed.
+      const db = new DatabaseSync(join(folder, "store", "graph.db"), { readOnly: true })
+      assert.deepStrictEqual(db.prepare("SELECT etag, etag_from FROM ingests WHERE kind = 'blob'").all().map((row) => ({ ...row })), [{ etag: `"${digest}"`, etag_from: `https://${registry.host}/v2/app` }])
+      db.close()
       yield* Fiber.interrupt(fiber)
       yield* Effect.andThen(Pull.pull(reference, options), assertSound(folder))
     }).pipe(Effect.provide(towline(folder)))
@@ -77,5 +84,18 @@ describe("a blob that was cut", () => {
     ])
     yield* Effect.andThen(Pull.pull(reference, options), assertSound(folder)).pipe(Effect.provide(towline(folder)))
     assert.deepStrictEqual(registry.find(match).map(({ headers }) => headers["if-range"]), [undefined, `"old"`])
+  }).pipe(Effect.scoped))
+
+  it.live("of which another endpoint has the rest goes on there without the first one's name for it; a new name begins again", () => Effect.gen(function*() {
+    const { folder, reference, registry } = yield* setting
+    registry.script([{ match: { ...match, nth: 1 }, do: [Fault.setHeaders({ etag: `"old"` }), Fault.cutAt(size >> 1)] }, { match: { ...match, nth: [2, 3] }, do: Fault.drop }])
+    yield* Effect.flip(Pull.pull(reference, options)).pipe(Effect.provide(towline(folder, { limits: { tries: 2 } })))
+    const db = new DatabaseSync(join(folder, "store", "graph.db"))
+    db.exec(`UPDATE ingests SET etag_from = 'https://elsewhere.example/v2/app'`)
+    db.close()
+    registry.script([])
+    yield* Effect.andThen(Pull.pull(reference, options), assertSound(folder)).pipe(Effect.provide(towline(folder)))
+    assert.deepStrictEqual(registry.find(match).slice(-1).map(({ headers, range }) => [range, headers["if-range"]]), [[`bytes=${size >> 1}-`, undefined]])
+    assertFrugal(registry, "from another endpoint")
   }).pipe(Effect.scoped))
 })

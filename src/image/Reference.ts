@@ -17,7 +17,9 @@ export class InvalidReference extends Schema.TaggedError<InvalidReference>()("In
     const { at, input } = this
     const found = at >= input.length ? (input === "" ? "it is empty" : "it ends too early")
       : `at character ${at + 1}, "${printable(String.fromCodePoint(input.codePointAt(at) ?? 0))}"`
-    return `"${printable(input)}" is not an image reference: ${printable(this.reason)}; ${found}, expected ${this.expected}`
+    const scheme = /^[a-z][a-z0-9+.-]*:\/\//i.exec(input)?.[0]
+    const next = scheme === undefined ? `${found}, expected ${this.expected}` : `leave out ${scheme} (https is tried first, and http only where it is allowed)`
+    return `"${printable(input)}" is not an image reference: ${printable(this.reason)}; ${next}`
   }
 }
 

@@ -7,6 +7,7 @@ import * as Pull from "../Pull.ts"
 import type { PlannedLayer } from "../PullPlan.ts"
 import * as Jws from "../registry/Jws.ts"
 import * as Towline from "../Towline.ts"
+import type { V1Plan } from "../V1Plan.ts"
 import * as Cli from "./Cli.ts"
 import { keys } from "./Keys.ts"
 import * as Network from "./Network.ts"
@@ -15,26 +16,47 @@ import * as Run from "./Run.ts"
 
 type Plan = Effect.Success<ReturnType<typeof Pull.plan>>
 
-/** A layer as plans of every kind have it. */
-const layersOf = (plan: Plan): ReadonlyArray<Pick<PlannedLayer, "blob" | "have" | "state"> & { readonly diffId?: string | undefined }> =>
+type Modern = Exclude<Plan, { readonly kind: "v1" }>
+
+/** A layer as plans of every kind but v1 have it, and of schema1 the image that it is. */
+const layersOf = (plan: Modern): ReadonlyArray<Pick<PlannedLayer, "blob" | "have" | "state"> & { readonly diffId?: string | undefined; readonly id?: string }> =>
   plan.kind === "schema1" ? plan.images : plan.layers
 
+/** What plans of every kind say. */
+const common = (plan: Plan) => ({
+  reference: plan.reference, endpoints: plan.endpoints ?? [], endpoint: plan.endpoint, credentials: plan.credentials ?? (plan.endpoint === "store" ? undefined : "anonymous"),
+  wanted: plan.wanted, platform: plan.platform, fits: plan.fits
+})
+
+const protocols = { schema1: "v2, signed schema1", schema2: "v2, schema2", oci: "v2, OCI" } as const
+
 /** What the plan says, without the documents' bytes: each blob counts once. */
-export const facts = (plan: Plan) => {
+const modern = (plan: Modern) => {
   const layers = layersOf(plan)
   const blobs = new Map(layers.map(({ blob, have, state }) => [blob.digest, { size: blob.size, missing: state === "unpacked" ? 0 : blob.size - have }]))
   const sum = (of: "size" | "missing") => [...blobs.values()].reduce((total, blob) => total + blob[of], 0)
   return {
-    reference: plan.reference, endpoints: plan.endpoints ?? [], endpoint: plan.endpoint, credentials: plan.credentials ?? (plan.endpoint === "store" ? undefined : "anonymous"),
-    protocol: plan.kind === "schema1" ? "v2, signed schema1" : plan.kind === "schema2" ? "v2, schema2" : "v2, OCI",
+    ...common(plan), protocol: protocols[plan.kind],
     target: { digest: plan.target.digest, mediaType: plan.target.mediaType, size: plan.target.size },
-    wanted: plan.wanted, platform: plan.platform, fits: plan.fits,
     candidates: plan.kind === "schema1" ? [] : plan.candidates,
-    ...plan.kind === "schema1" ? {} : { manifest: plan.manifest.digest, config: plan.config.digest },
-    layers: layers.map(({ blob, diffId, have, state }) => ({ digest: blob.digest, size: blob.size, ...diffId === undefined ? {} : { diffId }, state, have })),
+    ...plan.kind === "schema1" ? { signedBy: plan.keys } : { manifest: plan.manifest.digest, config: plan.config.digest },
+    layers: layers.map(({ blob, diffId, have, id, state }) =>
+      ({ digest: blob.digest, size: blob.size, ...diffId === undefined ? {} : { diffId }, state, have, ...id === undefined ? {} : { image: id } })),
     total: sum("size"), download: sum("missing")
   }
 }
+
+/** What a plan for a v1 registry says. `download`: what its registry tells of the sizes of missing layers; `unsized`: of how many it tells nothing. */
+const old = (plan: V1Plan) => {
+  const missing = plan.images.filter(({ state }) => state === "missing")
+  return {
+    ...common(plan), protocol: "v1", index: plan.index, grant: plan.grant, image: plan.images.at(-1)?.id, images: plan.images,
+    download: missing.reduce((sum, { size = 0 }) => sum + size, 0), unsized: missing.filter(({ size }) => size === undefined).length
+  }
+}
+
+/** A plan as `--json` prints it. */
+export const facts = (plan: Plan) => plan.kind === "v1" ? old(plan) : modern(plan)
 
 const label = 12
 
@@ -55,27 +77,45 @@ const rows = (columns: number, cut: boolean) => (name: string, texts: ReadonlyAr
 
 const states = { unpacked: "unpacked", stored: "in the store", partial: "partial", missing: "missing" } as const
 
+const grants = { token: "a token of the index goes with requests", basic: "they go with every request", none: "nothing goes with requests" } as const
+
 /** The plan as people read it; `columns`: of their terminal, if it is one. Elsewhere names stay whole. */
 export const table = (plan: Plan, columns: number | undefined): string => {
-  const { candidates, credentials, download, endpoints, layers, protocol, target, total } = facts(plan)
+  const { credentials, endpoints, fits, platform, wanted } = common(plan)
   const row = rows(Math.max(40, columns ?? 60), columns !== undefined)
+  const listed = row("endpoints", endpoints.flatMap(({ aside, chosen, content, mirror, tags, url, verified, why }, index) => {
+    const notes = [
+      ...mirror ? ["mirror"] : [], ...tags ? [] : ["content only"], ...content ? [] : ["tags only"], ...verified ? [] : ["certificate not checked"],
+      ...aside === undefined ? [] : [`left out: ${aside}`], ...chosen ? ["answered"] : []
+    ]
+    return [`${index + 1}. ${url}`, `   by ${why}`, ...notes.length === 0 ? [] : [`   ${notes.join(", ")}`]]
+  }))
+  const first = [row("reference", [plan.reference]), listed, row("answered", [plan.endpoint])]
+  const runs = row("platform", [fits ? platform : `${platform}, wanted was ${wanted}`])
+  if (plan.kind === "v1") {
+    const { download, grant, image, images, index, protocol, unsized } = old(plan)
+    return [
+      ...first,
+      row("index", [index]),
+      row("credentials", [`${credentials ?? "anonymous"}; ${grants[grant]}`]),
+      row("protocol", [protocol]),
+      row("image", [image ?? ""]),
+      runs,
+      row("ancestry", images.map(({ id, size, state }) => `${id.slice(0, 12)} ${(size === undefined ? "" : Format.bytes(size)).padStart(7)} ${state === "missing" ? "missing" : "present"}`)),
+      row("download", [`${Format.bytes(download)}${unsized === 0 ? "" : `, and ${unsized} of unknown size`}`])
+    ].flat().join("\n")
+  }
+  const { candidates, download, layers, protocol, target, total } = modern(plan)
   return [
-    row("reference", [plan.reference]),
-    row("endpoints", endpoints.flatMap(({ aside, chosen, content, mirror, tags, url, verified, why }, index) => {
-      const notes = [
-        ...mirror ? ["mirror"] : [], ...tags ? [] : ["content only"], ...content ? [] : ["tags only"], ...verified ? [] : ["certificate not checked"],
-        ...aside === undefined ? [] : [`left out: ${aside}`], ...chosen ? ["answered"] : []
-      ]
-      return [`${index + 1}. ${url}`, `   by ${why}`, ...notes.length === 0 ? [] : [`   ${notes.join(", ")}`]]
-    })),
-    row("answered", [plan.endpoint]),
+    ...first,
     row("credentials", credentials === undefined ? [] : [credentials]),
     row("protocol", [protocol]),
+    row("signed by", plan.kind === "schema1" ? [plan.keys.length === 0 ? "nobody whose signature was looked at" : plan.keys.join(" ")] : []),
     row("digest", [target.digest]),
-    row("platform", [plan.fits ? plan.platform : `${plan.platform}, wanted was ${plan.wanted}`]),
+    runs,
     row("candidates", candidates.map(({ digest, lost, platform }) => `${short(digest)} ${platform}: ${lost ?? "chosen"}`)),
-    row("layers", layers.map(({ digest, have, size, state }) =>
-      `${short(digest)} ${Format.bytes(size).padStart(7)} ${states[state]}${state === "partial" ? `, ${Format.bytes(have)} there` : ""}`)),
+    row("layers", layers.map(({ digest, have, image, size, state }) =>
+      `${short(digest)} ${Format.bytes(size).padStart(7)} ${states[state]}${state === "partial" ? `, ${Format.bytes(have)} there` : ""}${image === undefined ? "" : `, image ${image.slice(0, 12)}`}`)),
     row("download", [`${Format.bytes(download)} of ${Format.bytes(total)}`])
   ].flat().join("\n")
 }

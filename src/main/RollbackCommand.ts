@@ -1,9 +1,10 @@
 import { Effect, Layer, Option, Result } from "effect"
+import { Concurrency } from "../Download.ts"
 import * as Pull from "../Pull.ts"
-import { RegistryOptions } from "../registry/Endpoint.ts"
 import * as Rollback from "../Rollback.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
+import * as Network from "./Network.ts"
 import type { PullFlags } from "./PullCommand.ts"
 import * as Run from "./Run.ts"
 
@@ -15,9 +16,7 @@ export const rollback = Effect.fnUntraced(function*(flags: PullFlags) {
   const options: Pull.PullOptions = {
     ...Option.isSome(flags.platform) && { platform: flags.platform.value }, ...Option.isSome(flags.unpack) && { unpack: flags.unpack.value }
   }
-  const settings = Layer.merge(
-    Layer.succeed(Pull.Durability, flags.durability),
-    Layer.effect(RegistryOptions, Effect.map(RegistryOptions, (options) => ({ ...options, insecure: flags.insecure }))))
+  const settings = Layer.mergeAll(Layer.succeed(Pull.Durability, flags.durability), Layer.succeed(Concurrency, flags.jobs), Network.settings(flags))
   const outcomes = yield* Effect.forEach(flags.references, (reference) =>
     Effect.map(Effect.result(Rollback.rollback(reference, options)), (result) => ({ reference, result }))).pipe(
     Effect.provide(Towline.layer({ store: flags.store }).pipe(Layer.provideMerge(settings))))

@@ -1,6 +1,7 @@
 import { Effect } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import * as Cli from "./Cli.ts"
+import * as Network from "./NetworkFlags.ts"
 import * as RootFs from "./RootFsFlags.ts"
 import { version } from "./version.ts"
 
@@ -46,9 +47,9 @@ const check = Command.make("check", {
     Flag.withDescription("Fetch damaged blobs again and unpack damaged layers again; what cannot be mended goes to the store's folder quarantine"),
     Flag.withoutNegation, Flag.withDefault(false)),
   quiet: Cli.quiet,
-  insecure: Flag.String("insecure").pipe(Flag.withDescription("A host[:port] that --repair may ask over plain HTTP (may be repeated)"), Flag.withMetavar("HOST"), Flag.atLeast(0))
+  ...Network.flags
 }, (flags) => Effect.flatMap(upkeep, ({ check }) => check(flags))).pipe(
-  Command.withDescription("Hash every blob again, compare every unpacked layer with its blob, and look for what has no partner; exit code 6 if something is wrong"),
+  Command.withDescription("Hash every blob again, compare every unpacked layer with its blob, and look for what has no partner; exit code 6 if something is wrong. The flags of the network are --repair's"),
   Command.withExamples([
     { command: "graph check", description: "Say whether the store is sound" },
     { command: "graph check --repair", description: "And mend what is not" }

@@ -2,12 +2,13 @@ import { Clock, Effect, Option, Redacted, Result, Schema, Semaphore } from "effe
 import { printable } from "../image/Printable.ts"
 import { collect } from "./Body.ts"
 import * as Challenge from "./Challenge.ts"
+import * as Coding from "./Coding.ts"
 import { Credentials, type Found } from "./Credentials.ts"
 import { RegistryOptions } from "./Endpoint.ts"
 import { AnswerRefused, NetworkError, type RegistryFailure, Unauthorized } from "./Errors.ts"
 import * as Realm from "./Realm.ts"
 import { documentCap, problem, refusal } from "./Refusal.ts"
-import { Limits } from "./RetryPolicy.ts"
+import { Limits, unread } from "./RetryPolicy.ts"
 import { plainTls, type Tls } from "./Route.ts"
 import { type Answer, type Request, Transport } from "./Transport.ts"
 
@@ -126,7 +127,7 @@ export const make: Effect.Effect<Auth, never, Transport | Credentials> = Effect.
         : error
     }
     const raw = yield* collect(answer.body, documentCap)
-    const token = raw === undefined ? undefined : decodeToken(raw)
+    const token = raw === undefined ? undefined : decodeToken(Coding.readable(raw, answer.headers["content-encoding"], documentCap))
     if (token === undefined) {
       const rule = raw === undefined ? `it is longer than ${documentCap} bytes` : "it is no JSON object with a usable `token` or `access_token`"
       return yield* new AnswerRefused({ host: realm.host, subject: `a token for ${wanted.path}`, rule })
@@ -150,7 +151,7 @@ export const make: Effect.Effect<Auth, never, Transport | Credentials> = Effect.
       const now = yield* Clock.monotonicTimeNanos
       // Another request was faster.
       if (current !== undefined && current !== tried && (current.expires === undefined || current.expires > now)) return current
-      const grant = yield* fetchToken(wanted, verdict.url, verdict.credentials, challenge)
+      const grant = yield* Effect.retry(fetchToken(wanted, verdict.url, verdict.credentials, challenge), unread)
       grants.set(key, grant)
       return grant
     }))

@@ -28,6 +28,10 @@ export const codingOf = (header: string | undefined): Result.Result<Coding | und
 export const undo = (raw: Uint8Array, coding: Coding, cap: number): Uint8Array | undefined =>
   Result.getOrUndefined(Result.try((): Uint8Array => codings[coding].sync(raw, { maxOutputLength: cap })))
 
+/** A document that no digest is over, whatever its Content-Encoding (`header`) says: undone where it is so coded, else as it came. Its form tells whether it is good. */
+export const readable = (raw: Uint8Array, header: string | undefined, cap: number): Uint8Array =>
+  Result.match(codingOf(header), { onFailure: () => raw, onSuccess: (coding) => coding === undefined ? raw : undo(raw, coding, cap) ?? raw })
+
 /** A body without its coding. What the decoder refuses is a lost body: transient, since it may be the transfer that was damaged. */
 export const undone = (body: Stream.Stream<Uint8Array, NetworkError>, coding: Coding, host: string): Stream.Stream<Uint8Array, NetworkError> =>
   NodeStream.pipeThroughDuplex(body, {

@@ -12,10 +12,18 @@ export const NetworkReason = Schema.Literals([
   "unknown-host", "refused", "tls", "plain-http", "unreachable", "reset", "timeout", "rate-limited", "server", "protocol", "body"
 ])
 
+/** What to do about TLS, by what is wrong. */
+const tlsStep = ({ detail, host }: { readonly detail: string; readonly host: string }): string => {
+  if (/another name|know itself by this name/.test(detail)) return "check the host's name, or ask it by the name its certificate is for"
+  if (/expired|not valid yet|revoked|version of TLS/.test(detail)) return "whoever runs the registry has to mend this; check this machine's clock too"
+  if (/client certificate/.test(detail)) return `put yours, as client.cert and client.key, into ~/.config/docker/certs.d/${host} or /etc/docker/certs.d/${host}`
+  return `put its authority, as ca.crt, into ~/.config/docker/certs.d/${host} or /etc/docker/certs.d/${host}, or name it in SSL_CERT_FILE`
+}
+
 const nextStep: Record<typeof NetworkReason.Type, string> = {
   "unknown-host": "check the spelling of the host, and this machine's DNS",
   refused: "check the host and port, and that the registry is running",
-  tls: "private authorities and client certificates belong in certs.d; SSL_CERT_FILE and NODE_EXTRA_CA_CERTS name further authorities",
+  tls: "",
   "plain-http": "if plain HTTP is meant, name the host with --insecure",
   unreachable: "check this machine's network and routes",
   reset: "try again; what was already received is kept",
@@ -55,7 +63,7 @@ export class NetworkError extends Schema.TaggedError<NetworkError>()("NetworkErr
 }) {
   override get message() {
     const pause = this.retryAfter === undefined ? "" : ` (it asks to wait ${Duration.format(this.retryAfter)})`
-    return withTried(`${this.host}: ${this.detail}${pause}; ${nextStep[this.reason]}`, this.tried)
+    return withTried(`${this.host}: ${this.detail}${pause}; ${this.reason === "tls" ? tlsStep(this) : nextStep[this.reason]}`, this.tried)
   }
 }
 

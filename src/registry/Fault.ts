@@ -18,6 +18,11 @@ const certificate: Record<string, string> = {
   ERR_TLS_CERT_ALTNAME_INVALID: "its certificate is for another name"
 }
 
+const unknownAuthority = new Set(["DEPTH_ZERO_SELF_SIGNED_CERT", "SELF_SIGNED_CERT_IN_CHAIN", "UNABLE_TO_VERIFY_LEAF_SIGNATURE", "UNABLE_TO_GET_ISSUER_CERT", "UNABLE_TO_GET_ISSUER_CERT_LOCALLY"])
+
+/** Whether a failure is that of a certificate whose authority is not known: nothing was sent then. */
+export const isUnknownAuthority = (cause: unknown): boolean => unknownAuthority.has(look(cause).code)
+
 /** What a server says, in the words of TLS, to who shows it no certificate, or not the right one. */
 const alerts: ReadonlyArray<readonly [pattern: RegExp, detail: string]> = [
   [/ALERT_CERTIFICATE_REQUIRED|alert certificate required/i, "it asks for a client certificate, and none is configured for it"],

@@ -1,6 +1,7 @@
 import { Clock, Duration, Effect, Option, Schema } from "effect"
 import { printable } from "../image/Printable.ts"
 import { collect } from "./Body.ts"
+import * as Coding from "./Coding.ts"
 import { NetworkError, NotFound, type RegistryFailure, Unauthorized } from "./Errors.ts"
 import { codeOf } from "./Protocol.ts"
 import type { Limits } from "./RetryPolicy.ts"
@@ -53,7 +54,10 @@ export const problem = (answer: Answer, limits: Limits): Effect.Effect<Problem> 
     Effect.timeoutOption(limits.settle),
     Effect.map(Option.getOrUndefined),
     Effect.orElseSucceed(() => undefined),
-    Effect.map((raw = new Uint8Array()) => ({ ...decodeProblem(raw), raw })),
+    Effect.map((sent = new Uint8Array()) => {
+      const raw = Coding.readable(sent, answer.headers["content-encoding"], documentCap)
+      return { ...decodeProblem(raw), raw }
+    }),
     Effect.ensuring(answer.close)
   )
 

@@ -13,12 +13,12 @@ import { RegistryOptions } from "./Endpoint.ts"
 import * as Foreign from "./Foreign.ts"
 import { holdsFrom } from "./Range.ts"
 import { AnswerRefused, NetworkError, NotFound, type RegistryFailure } from "./Errors.ts"
-import { isDeaf } from "./Protocol.ts"
+import * as Protocol from "./Protocol.ts"
 import * as Ping from "./Ping.ts"
 import { lowLimit } from "./Politeness.ts"
 import { problem, refusal } from "./Refusal.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
-import { type Repository, type Route, Routes, urlOf } from "./Route.ts"
+import { direct, type Repository, type Route, Routes, urlOf } from "./Route.ts"
 import * as TagList from "./TagList.ts"
 import { type Answer, Transport } from "./Transport.ts"
 import * as Walk from "./Walk.ts"
@@ -40,8 +40,16 @@ export interface ManifestAnswer {
 export interface BlobAnswer {
   readonly from: number
   readonly body: Stream.Stream<Uint8Array, NetworkError>
+  /** What the server calls these bytes (a strong ETag), and the URL it was asked at. */
+  readonly validator?: Validator | undefined
   /** To be run when the blob turns out damaged. true: it came from a mirror, which is left out from now on, and another is asked. */
   readonly distrust?: Effect.Effect<boolean>
+}
+
+/** By what a blob's bytes are continued only while they still are the same (RFC 9110, 13.1.5): their ETag, where it was asked for. */
+export interface Validator {
+  readonly etag: string
+  readonly from: string
 }
 
 /** The longest manifest that is read, in bytes. */
@@ -52,10 +60,10 @@ export class Registry extends Context.Service<Registry, {
   /** The manifest of a tag or digest, schema1 only where there is no other, at most 4 MiB, checked against the digest asked for and Docker-Content-Digest. Retries by itself. */
   readonly manifest: (repository: Repository, ref: string) => Effect.Effect<ManifestAnswer, RegistryFailure>
   /**
-   * One GET of a blob from offset `from` (an expired token is renewed). The answer's `from` is 0 where the server did not honour the
-   * range. Errors of the body are transient `NetworkError`s. A `VerifyError` before any byte: the registry has another size for it.
+   * One GET of a blob from offset `from` (an expired token is renewed), of the bytes that `validator` names if it is asked for there again.
+   * The answer's `from` is 0 where the server did not honour the range. Errors of the body are transient `NetworkError`s. A `VerifyError` before any byte: the registry has another size for it.
    */
-  readonly blob: (repository: Repository, blob: Descriptor, from: number) => Effect.Effect<BlobAnswer, RegistryFailure, Scope.Scope>
+  readonly blob: (repository: Repository, blob: Descriptor, from: number, validator?: Validator) => Effect.Effect<BlobAnswer, RegistryFailure, Scope.Scope>
   /** All tags, in the registry's order, read page by page (distribution-spec, "Listing Tags"). `NotFound` of the repository where it has none. Retries by itself. */
   readonly tags: (repository: Repository) => Effect.Effect<ReadonlyArray<string>, RegistryFailure>
   /** How many bytes a blob has, asked for by HEAD, else by a GET of its first byte: schema1 manifests do not say. Retries by itself. */
@@ -64,10 +72,15 @@ export class Registry extends Context.Service<Registry, {
   readonly routes: Walk.Walk["routes"]
   /** The names that a name without a registry may stand for by the configuration, in the order they are tried. */
   readonly names: Routes["names"]
-  /** Hears what users should know, such as that a mirror is left out, until the scope closes. */
+  /** Hears what users should know, such as that a mirror is left out, until the scope closes; it stays left out for that time. */
   readonly listen: Walk.Walk["listen"]
-  /** How an origin (`https://host`) answers the v2 ping; asked once, without credentials. */
-  readonly ping: (origin: string) => Effect.Effect<Ping.Pinged, NetworkError>
+  /**
+   * Where a repository's registry may speak either protocol, in the order of `Protocol.endpoints`: at the last of its routes, by the
+   * schemes that are allowed there. No v1 where that route has a path of its own.
+   */
+  readonly endpoints: (repository: Repository, mode: Protocol.Mode) => Effect.Effect<ReadonlyArray<Protocol.Endpoint>, RegistryFailure>
+  /** How one of a repository's endpoints (`https://host`) answers the v2 ping; asked once, without credentials. */
+  readonly ping: (repository: Repository, origin: string) => Effect.Effect<Ping.Pinged, RegistryFailure>
 }>()("registry/Registry") {
   /** Keeps per host which scheme answered and what was granted; `RegistryOptions` and `Limits` are read when it is built. */
   static readonly layer: Layer.Layer<Registry, never, Transport | Credentials> = Layer.effect(Registry, Effect.suspend(() => make))
@@ -85,12 +98,17 @@ const digestOf = (algorithm: "sha256" | "sha512", raw: Uint8Array) => Digest.Dig
 const make = Effect.gen(function*() {
   const transport = yield* Transport
   const auth = yield* Auth.make
-  const walk = yield* Walk.make
-  const { names } = yield* Routes
-  const { foreign } = yield* RegistryOptions
+  const { names, of } = yield* Routes
+  const options = yield* RegistryOptions
   const limits = yield* RetryPolicy.Limits
   const spoken = new Map<string, "https" | "http">()
-  const etags = new Map<string, string>()
+
+  /** A route as it is known by now: with the scheme that its host has spoken. */
+  const known = (route: Route): Route => {
+    const scheme = spoken.get(route.host)
+    return scheme === undefined || !route.schemes.includes(scheme) ? route : { ...route, schemes: [scheme] }
+  }
+  const walk = yield* Walk.make(known)
 
   /** One request, and what its 401s take: the last answer, whatever it is. */
   const authorized = Effect.fnUntraced(function*(route: Route, origin: string, path: string, headers: Readonly<Record<string, string>>, head: boolean) {
@@ -103,12 +121,6 @@ const make = Effect.gen(function*() {
       grant = yield* auth.answer(wanted, answer, grant, fresh)
     }
   })
-
-  /** A route as it is known by now: with the scheme that its host has spoken. */
-  const known = (route: Route): Route => {
-    const scheme = spoken.get(route.host)
-    return scheme === undefined || !route.schemes.includes(scheme) ? route : { ...route, schemes: [scheme] }
-  }
 
   /** The path of something in a repository. */
   const pathTo = (route: Route, rest: string) => `${route.prefix}/${route.path}/${rest}`
@@ -126,7 +138,7 @@ const make = Effect.gen(function*() {
     const first = yield* Effect.result(by("https"))
     if (Result.isSuccess(first)) return first.success
     const error = first.failure
-    if (error._tag !== "NetworkError" || error.host !== host || !isDeaf(error)) return yield* error
+    if (error._tag !== "NetworkError" || error.host !== host || !Protocol.isDeaf(error)) return yield* error
     // A mirror that is silent costs one wait, not two.
     if (route.mirror && error.reason === "timeout") return yield* error
     return yield* Effect.mapError(by("http"), (second) =>
@@ -172,6 +184,9 @@ const make = Effect.gen(function*() {
     return { raw, contentType, digest, endpoint, route: urlOf(known(route)), credentials }
   }, Effect.scoped)
 
+  /** The route to what stands for the registry itself. */
+  const lastOf = (repository: Repository) => Effect.map(of(repository, options), (routes) => routes.at(-1) ?? direct(repository, options.insecure))
+
   /** Tries again where nobody else can be asked; what a mirror does not give, the next may. */
   const patiently = (route: Route) => <A, R>(self: Effect.Effect<A, RegistryFailure, R>) => route.mirror ? self : Effect.retry(self, RetryPolicy.transient)
 
@@ -181,33 +196,29 @@ const make = Effect.gen(function*() {
       Effect.retry({ schedule: RetryPolicy.damaged, while: (error) => error._tag === "VerifyError" && !route.mirror })
     )))
 
-  /** What the blob's bytes at a route were called last: they are continued only while they still are (RFC 9110, 13.1.5). */
-  const remember = (key: string, answer: Answer) => {
-    const tag = answer.headers["etag"]?.trim()
-    if (etags.size > 1000) etags.clear()
-    if (tag !== undefined && /^"[\x21\x23-\x7e\x80-\xff]*"$/.test(tag)) etags.set(key, tag)
-    else etags.delete(key)
+  /** What an answer calls its bytes, where that is a strong validator. */
+  const validatorOf = (from: string, answer: Answer): Validator | undefined => {
+    const etag = answer.headers["etag"]?.trim()
+    return etag !== undefined && etag.length <= 1024 && /^"[\x21\x23-\x7e\x80-\xff]*"$/.test(etag) ? { etag, from } : undefined
   }
 
-  const blob = Effect.fn("Registry.blob")((repository: Repository, blob: Descriptor, from: number) => {
+  const blob = Effect.fn("Registry.blob")((repository: Repository, blob: Descriptor, from: number, validator?: Validator) => {
     const urls = repository.foreign?.[blob.digest]
-    const found = walk.first(repository, "content", (route) => Effect.map(blobAt(repository, route, blob, from), (answer): BlobAnswer => ({
+    const found = walk.first(repository, "content", (route) => Effect.map(blobAt(repository, route, blob, from, validator), (answer): BlobAnswer => ({
       ...answer, body: Stream.tapError(answer.body, (error) => walk.broke(repository, route, error)), distrust: walk.distrust(repository, route)
     })))
     return urls === undefined ? found : Effect.catchTag(found, "NotFound", (error) =>
-      foreign === true ? Foreign.blob(urls, blob, from, error, { transport, limits }) : Effect.fail(new NotFound({ ...error, foreign: true })))
+      options.foreign === true ? Foreign.blob(urls, blob, from, error, { transport, limits }) : Effect.fail(new NotFound({ ...error, foreign: true })))
   })
 
   const blobAt = Effect.fnUntraced(function*(
-    repository: Repository, route: Route, blob: Descriptor, from: number
+    repository: Repository, route: Route, blob: Descriptor, from: number, known: Validator | undefined
   ): Effect.fn.Return<Omit<BlobAnswer, "distrust">, RegistryFailure, Scope.Scope> {
-    const key = `${urlOf(route)} ${blob.digest}`
-    const get = (headers: Readonly<Record<string, string>>) => Effect.tap(
-      request(route, pathTo(route, `blobs/${blob.digest}`), { accept: "*/*", ...headers }), ({ answer }) => Effect.sync(() => remember(key, answer)))
-    const validator = etags.get(key)
-    const ranged = from === 0 ? undefined : yield* get({ range: `bytes=${from}-`, ...validator !== undefined && { "if-range": validator } })
+    const at = urlOf(route)
+    const get = (headers: Readonly<Record<string, string>>) => request(route, pathTo(route, `blobs/${blob.digest}`), { accept: "*/*", ...headers })
+    const ranged = from === 0 ? undefined : yield* get({ range: `bytes=${from}-`, ...known?.from === at && { "if-range": known.etag } })
     if (ranged?.answer.status === 206 && holdsFrom(ranged.answer, from, blob.size))
-      return { from, body: bounded(ranged.answer.body, blob.size - from, limits.settle) }
+      return { from, validator: validatorOf(at, ranged.answer), body: bounded(ranged.answer.body, blob.size - from, limits.settle) }
     // Whatever else a range request gives but 200 or a refusal, is not continued: it is asked again for the whole.
     const restart = ranged !== undefined && (ranged.answer.status === 206 || ranged.answer.status === 416)
     if (restart) yield* ranged.answer.close
@@ -226,7 +237,7 @@ const make = Effect.gen(function*() {
         yield* answer.close
         return yield* new VerifyError({ expected: blob, size: Math.min(Number(length), Number.MAX_SAFE_INTEGER) })
       }
-      return { from: 0, body: bounded(answer.body, blob.size, limits.settle) }
+      return { from: 0, validator: validatorOf(at, answer), body: bounded(answer.body, blob.size, limits.settle) }
     }
     if (Result.isFailure(coding)) {
       yield* answer.close
@@ -248,7 +259,7 @@ const make = Effect.gen(function*() {
       const raw = yield* collect(answer.body, TagList.pageCap)
       if (raw === undefined) return yield* refuse(`it is longer than ${TagList.pageCap} bytes`)
       const before = found.size
-      for (const tag of yield* Effect.mapError(Effect.fromResult(TagList.decode(raw)), refuse)) found.add(tag)
+      for (const tag of yield* Effect.mapError(Effect.fromResult(TagList.decode(Coding.readable(raw, answer.headers["content-encoding"], TagList.pageCap))), refuse)) found.add(tag)
       next = yield* Effect.mapError(Effect.fromResult(TagList.nextPage(answer.headers["link"], endpoint, path)), refuse)
       if (next !== undefined && found.size === before) return yield* refuse("a page with another after it has no new tag")
     }
@@ -276,8 +287,10 @@ const make = Effect.gen(function*() {
     manifest, blob, names,
     routes: (repository) => Effect.map(walk.routes(repository), (all) => all.map(({ aside, route }) => ({ aside, route: known(route) }))),
     listen: walk.listen,
-    ping: (origin) => Effect.provideService(Ping.v2(origin), Transport, transport),
-    tags: Effect.fn("Registry.tags")((repository: Repository) => walk.first(repository, "tags", (route) => patiently(route)(tagsOnce(repository, route)))),
+    endpoints: (repository, mode) => Effect.map(lastOf(repository), ({ host, prefix, schemes }) =>
+      Protocol.endpoints({ domain: host, mode, insecure: schemes.includes("http") ? [host] : [], legacy: prefix === "/v2" })),
+    ping: (repository, origin) => Effect.flatMap(lastOf(repository), ({ tls }) => Effect.provideService(Ping.v2(origin, tls), Transport, transport)),
+    tags: Effect.fn("Registry.tags")((repository: Repository) => walk.first(repository, "tags", (route) => patiently(route)(route.mirror ? tagsOnce(repository, route) : Effect.retry(tagsOnce(repository, route), RetryPolicy.unread)))),
     size: Effect.fn("Registry.size")((repository: Repository, digest: Digest.Digest) =>
       walk.first(repository, "content", (route) => patiently(route)(sizeOnce(repository, route, digest))))
   })

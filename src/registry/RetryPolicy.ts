@@ -54,8 +54,11 @@ export const transient = Schedule.min([Schedule.exponential("250 millis"), Sched
 export const gotOn = (error: NetworkError, gained: number, took: Duration.Duration, limits: Limits): boolean =>
   gained > 0 && (error.reason !== "timeout" || gained >= limits.minimumRate * Duration.toSeconds(took))
 
-/** A damaged blob is fetched once more. */
+/** What was damaged is fetched once more: bytes that are not those of their digest, and a document without one that cannot be read (`unread`). */
 export const damaged = Schedule.recurs(1)
+
+/** The policy for documents that no digest is over: a body that was cut where nobody said its length looks as if it were refused. */
+export const unread = { schedule: damaged, while: (error: RegistryFailure) => error._tag === "AnswerRefused" }
 
 const stepped = (step: Duration.Input) => Schedule.spaced(0).pipe(
   Schedule.upTo({ times: 4 }),

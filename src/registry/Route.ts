@@ -55,13 +55,16 @@ export interface Route {
 /** The repository's URL at a route, as people are shown it. */
 export const urlOf = ({ host, path, prefix, schemes: [scheme] }: Route): string => `${scheme ?? "https"}://${host}${prefix}/${path}`
 
+/** How a host is spoken to where nothing is configured. */
+const plainly = (host: string, insecure: ReadonlyArray<string>) =>
+  ({ schemes: schemes(host, insecure), tls: isListed(host, insecure) ? { ...plainTls, verify: false } : plainTls })
+
 /** The route to the registry itself: what there is where nothing is configured. */
 export const direct = ({ domain, path }: Repository, insecure: ReadonlyArray<string>): Route => {
   const host = hostOf(domain)
   return {
-    schemes: schemes(host, insecure), host, prefix: "/v2", domain, path, query: "", mirror: false, tags: true, content: true,
-    why: host === domain ? "the registry of the reference" : "Docker Hub's registry",
-    tls: isListed(host, insecure) ? { ...plainTls, verify: false } : plainTls, headers: {}
+    ...plainly(host, insecure), host, prefix: "/v2", domain, path, query: "", mirror: false, tags: true, content: true,
+    why: host === domain ? "the registry of the reference" : "Docker Hub's registry", headers: {}
   }
 }
 
@@ -75,13 +78,18 @@ export interface Candidate {
 export interface Routes {
   /** The routes to a repository in the order they are tried. */
   readonly of: (repository: Repository, options: RegistryOptions) => Effect.Effect<ReadonlyArray<Route>, ConfigError | Blocked>
+  /** How `host[:port]` is spoken to, whatever names it: the schemes to try, best first, and its TLS. */
+  readonly host: (host: string, options: RegistryOptions) => Effect.Effect<Pick<Route, "schemes" | "tls">, ConfigError>
   /** The names that a name without a registry may stand for, in the order they are tried; none: Docker's rule holds. */
   readonly names: (text: string) => Effect.Effect<ReadonlyArray<Candidate>, ConfigError>
-  /** Authorities (PEM) trusted for every host. */
+  /** Authorities (PEM, one each) trusted for every host besides Node's: the user's and the machine's. Asked for when a certificate's is not known. */
   readonly trust: Effect.Effect<ReadonlyArray<string>, ConfigError>
 }
 
 /** The routes in force: the registry itself. `config/Load` makes those of the user's configuration. */
 export const Routes = Context.Reference<Routes>("registry/Routes", {
-  defaultValue: () => ({ of: (repository, { insecure }) => Effect.succeed([direct(repository, insecure)]), names: () => Effect.succeed([]), trust: Effect.succeed([]) })
+  defaultValue: () => ({
+    of: (repository, { insecure }) => Effect.succeed([direct(repository, insecure)]), host: (host, { insecure }) => Effect.succeed(plainly(host, insecure)),
+    names: () => Effect.succeed([]), trust: Effect.succeed([])
+  })
 })

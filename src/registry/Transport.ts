@@ -6,7 +6,7 @@ import type { Jar } from "./Cookies.ts"
 import * as Dispatch from "./Dispatch.ts"
 import { RegistryOptions } from "./Endpoint.ts"
 import { NetworkError } from "./Errors.ts"
-import { fault } from "./Fault.ts"
+import { fault, isUnknownAuthority } from "./Fault.ts"
 import * as Politeness from "./Politeness.ts"
 import { Limits } from "./RetryPolicy.ts"
 import { plainTls, type Tls } from "./Route.ts"
@@ -79,7 +79,9 @@ const make = Effect.gen(function*() {
   }
   const ask = Effect.fnUntraced(function*(request: Request, url: URL, trusted: boolean, now: number) {
     const tls = request.tls === undefined ? plainTls : trusted ? request.tls : { ...plainTls, ca: request.tls.ca }
-    const http = HttpClient.withScope(yield* dispatch.client(tls, url.host))
+    const wide = dispatch.widened()
+    const client = (wide: boolean) => Effect.map(dispatch.client(tls, url.host, wide), HttpClient.withScope)
+    const http = yield* client(wide)
     const own = Object.entries(trusted ? request.own ?? {} : {}).map(([name, value]) => [name, Redacted.value(value)])
     const secret = trusted ? request.authorization : undefined
     const cookie = request.cookies?.header(url, now)
@@ -92,7 +94,11 @@ const make = Effect.gen(function*() {
       ? HttpClientRequest.make(request.method ?? "GET")(url, { headers })
       : HttpClientRequest.post(url, { headers }).pipe(HttpClientRequest.bodyText(Redacted.value(request.form), "application/x-www-form-urlencoded"))
     return yield* http.execute(plain).pipe(
+      // Nothing was sent yet; the authority may be one that only this machine knows.
+      Effect.catch((cause) => wide || !isUnknownAuthority(cause) ? Effect.fail(cause) : Effect.flatMap(dispatch.widen(url.host), (found) =>
+        found ? Effect.flatMap(client(true), (http) => http.execute(plain)) : Effect.fail(cause))),
       Effect.mapError((cause) => {
+        if (cause instanceof NetworkError) return cause
         const error = fault(url.host, cause, "headers", dispatch.proxy(url))
         // Some that speak TLS only say so, most hang up.
         return error.reason !== "reset" || url.protocol === "https:" ? error
@@ -123,7 +129,7 @@ const make = Effect.gen(function*() {
     const outer = yield* Effect.scope
     const refuse = (url: URL, detail: string) => new NetworkError({ host: url.host, reason: "protocol", phase: "headers", transient: false, detail })
     if (!URL.canParse(request.url))
-      return yield* new NetworkError({ host: request.url.split("/")[2] ?? "", reason: "protocol", phase: "connect", transient: false, detail: "this is not a usable host name" })
+      return yield* new NetworkError({ host: request.url.split("/")[2] ?? "", reason: "unknown-host", phase: "connect", transient: false, detail: "this is no usable host and port" })
     const first = new URL(request.url)
     let url = first
     let trusted = true

@@ -5,12 +5,12 @@ import { printable } from "../image/Printable.ts"
 import { bounded, collect } from "./Body.ts"
 import * as Coding from "./Coding.ts"
 import { Credentials } from "./Credentials.ts"
-import { hostOf, hubNames, RegistryOptions, schemes } from "./Endpoint.ts"
+import { hubNames, RegistryOptions } from "./Endpoint.ts"
 import { AnswerRefused, NetworkError, type RegistryFailure } from "./Errors.ts"
 import { isDeaf } from "./Protocol.ts"
 import { refusal, type Subject } from "./Refusal.ts"
-import type { Repository } from "./Registry.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
+import { direct, type Repository, Routes } from "./Route.ts"
 import { type Answer, Transport } from "./Transport.ts"
 import * as Access from "./v1/Access.ts"
 import * as Documents from "./v1/Documents.ts"
@@ -46,8 +46,13 @@ export interface V1Layer {
 
 /** One registry of a session. What it answers is only good with other answers of the same one. */
 export interface V1Endpoint {
-  /** Scheme and host. */
+  /** Scheme and host; of a mirror also the path before `/v1`. */
   readonly url: string
+  /** Whether it stands in for the hub's registries, without its token. Its failures are passed over. */
+  readonly mirror: boolean
+  /** What put it there, and whether its certificate is checked. */
+  readonly why: string
+  readonly verified: boolean
   /** `images/ID/ancestry`: the image's chain of IDs, itself first, the base last. Retries by itself. */
   readonly ancestry: (id: string) => Effect.Effect<ReadonlyArray<string>, RegistryFailure>
   /** `images/ID/json`, also checked to be an image's json with this ID. Retries by itself. */
@@ -64,7 +69,11 @@ export interface V1Session {
   readonly index: V1Index
   /** The index's list, in its order. */
   readonly images: ReadonlyArray<Documents.ListedImage>
-  /** The registries that have it, in the order they are tried. */
+  /** Where the credentials that the index was shown come from, or "anonymous". */
+  readonly credentials: string
+  /** What goes with requests by now: a token of the index, the credentials themselves, or nothing. */
+  readonly grant: () => "token" | "basic" | "none"
+  /** The registries that have it, in the order they are tried; before the hub's its mirrors, which are asked for images alone. */
   readonly endpoints: ReadonlyArray<V1Endpoint>
   /** All tags and the images they name, of the first endpoint that tells. */
   readonly tags: Effect.Effect<ReadonlyMap<string, string>, RegistryFailure>
@@ -82,10 +91,10 @@ export interface V1Session {
 /** A v1 registry client (the Docker Registry API before 2.0), for pulls. Nothing it gives has a content digest. */
 export class V1Registry extends Context.Service<V1Registry, {
   /**
-   * Finds a domain's v1 index: `_ping` by https, then by http where that is allowed, or at `origin` alone. The hub's is known, and an
+   * Finds a repository's v1 index: `_ping` by https, then by http where that is allowed, or at `origin` alone. The hub's is known, and an
    * `origin` with http is not asked, as Docker 1.9.1 did not.
    */
-  readonly ping: (domain: string, origin?: string) => Effect.Effect<V1Index, RegistryFailure>
+  readonly ping: (repository: Repository, origin?: string) => Effect.Effect<V1Index, RegistryFailure>
   /** Asks the index for a repository: its images, endpoints and a token. `NotFound` where it has none. */
   readonly session: (repository: Repository, index: V1Index) => Effect.Effect<V1Session, RegistryFailure>
 }>()("registry/V1Registry") {
@@ -98,11 +107,27 @@ const pingCap = 1 << 16
 const make = Effect.gen(function*() {
   const transport = yield* Transport
   const credentials = yield* Credentials
-  const { insecure } = yield* RegistryOptions
+  const options = yield* RegistryOptions
+  const { host: reach, of } = yield* Routes
   const limits = yield* RetryPolicy.Limits
 
-  const pingOnce = Effect.fnUntraced(function*(url: string) {
-    const answer = yield* transport.send({ url: `${url}/v1/_ping` })
+  /** What stands for the repository's registry (the last of its routes, as for v2), and the hub's mirrors: Docker 1.9's were spoken to as it was, below `/v1`. */
+  const placesOf = Effect.fnUntraced(function*(repository: Repository) {
+    const routes = yield* of(repository, options)
+    const place = routes.at(-1) ?? direct(repository, options.insecure)
+    const mirrors = !hubNames.includes(place.host) ? [] : routes.filter(({ mirror, path, prefix, query }) => mirror && path === place.path && query === "" && prefix.endsWith("/v2"))
+    return { place, mirrors: new Map(mirrors.map((route) => [`${route.schemes[0] ?? "https"}://${route.host}${route.prefix.slice(0, -"/v2".length)}`, route])) }
+  })
+
+  /** How an origin is spoken to: as the route says whose host it is, else as any host. */
+  const speaking = ({ mirrors, place }: Effect.Success<ReturnType<typeof placesOf>>) => Effect.fnUntraced(function*(origin: string) {
+    const route = mirrors.get(origin) ?? (new URL(origin).host === place.host ? place : undefined)
+    return route === undefined ? { tls: (yield* reach(new URL(origin).host, options)).tls } : { tls: route.tls, own: route.headers, stranger: route.mirror }
+  })
+
+  const pingOnce = Effect.fnUntraced(function*(repository: Repository, url: string) {
+    const { own, tls } = yield* speaking(yield* placesOf(repository))(url)
+    const answer = yield* transport.send({ url: `${url}/v1/_ping`, tls, ...own !== undefined && { own } })
     const header = answer.headers["x-docker-registry-standalone"]?.trim().toLowerCase()
     const raw = header === undefined ? yield* collect(answer.body, pingCap) : undefined
     yield* answer.close
@@ -110,23 +135,30 @@ const make = Effect.gen(function*() {
     return { url, standalone }
   }, Effect.scoped)
 
-  const ping = Effect.fn("V1Registry.ping")(function*(domain: string, origin?: string): Effect.fn.Return<V1Index, RegistryFailure> {
-    if (hubNames.includes(domain.toLowerCase())) return { url: origin ?? "https://index.docker.io", standalone: false }
-    if (origin !== undefined) return origin.startsWith("http:") ? { url: origin, standalone: true } : yield* Effect.retry(pingOnce(origin), { schedule: RetryPolicy.legacyMetadata, while: (error) => !isDeaf(error) })
-    const host = hostOf(domain)
+  const deaf = (error: RegistryFailure): error is NetworkError => error._tag === "NetworkError" && isDeaf(error)
+
+  const ping = Effect.fn("V1Registry.ping")(function*(repository: Repository, origin?: string): Effect.fn.Return<V1Index, RegistryFailure> {
+    const { place: { host, schemes } } = yield* placesOf(repository)
+    if (hubNames.includes(host)) return { url: origin ?? "https://index.docker.io", standalone: false }
+    if (origin !== undefined) return origin.startsWith("http:") ? { url: origin, standalone: true } : yield* Effect.retry(pingOnce(repository, origin), { schedule: RetryPolicy.legacyMetadata, while: (error) => !deaf(error) })
     const either = Effect.gen(function*() {
-      const first = yield* Effect.result(pingOnce(`https://${host}`))
+      const [only, plain] = schemes
+      const first = yield* Effect.result(pingOnce(repository, `${only ?? "https"}://${host}`))
       if (Result.isSuccess(first)) return first.success
-      if (!isDeaf(first.failure) || !schemes(host, insecure).includes("http")) return yield* first.failure
-      return yield* Effect.mapError(pingOnce(`http://${host}`), (second) => first.failure.reason !== "plain-http" && second.reason === "refused" ? first.failure : second)
+      const { failure } = first
+      if (!deaf(failure) || plain === undefined) return yield* failure
+      return yield* Effect.mapError(pingOnce(repository, `${plain}://${host}`), (second) =>
+        failure.reason !== "plain-http" && second._tag === "NetworkError" && second.reason === "refused" ? failure : second)
     })
     return yield* Effect.retry(either, RetryPolicy.legacyMetadata)
   })
 
   const session = Effect.fn("V1Registry.session")(function*(repository: Repository, index: V1Index): Effect.fn.Return<V1Session, RegistryFailure> {
-    const path = `/v1/repositories/${repository.path}`
-    const found = yield* Effect.map(credentials.find(repository.domain), (option) => option._tag === "Some" ? option.value : undefined)
-    const access = yield* Access.make({ transport, index, path: `${path}/images`, repository: repository.path, found })
+    const places = yield* placesOf(repository)
+    const speak = speaking(places)
+    const path = `/v1/repositories/${places.place.path}`
+    const found = yield* Effect.map(credentials.find(places.place.domain, places.place.path), (option) => option._tag === "Some" ? option.value : undefined)
+    const access = yield* Access.make({ transport, index, path: `${path}/images`, repository: repository.path, found, speak })
     const subjectOf = (what: Subject["what"], name: string): Subject => ({ what, name, repository: repository.path, credentials: access.credentials })
 
     /** The body of an answer with 200, read whole, and what it means; anything else is the failure it means. */
@@ -144,12 +176,16 @@ const make = Effect.gen(function*() {
     const entered = yield* Effect.retry(Effect.scoped(Effect.gen(function*() {
       const answer = yield* access.enter
       const images = yield* document(answer, subjectOf("repository", ""), "the list of images", Documents.images)
-      const urls = yield* Effect.mapError(Effect.fromResult(Endpoints.parse(answer.headers["x-docker-endpoints"], index.url, insecure)), (rule) =>
+      const named = answer.headers["x-docker-endpoints"]
+      const open = yield* Effect.filter(Endpoints.hosts(named), (host) => Effect.map(reach(host, options), ({ tls }) => !tls.verify))
+      const urls = yield* Effect.mapError(Effect.fromResult(Endpoints.parse(named, index.url, [...options.insecure, ...open])), (rule) =>
         new AnswerRefused({ host: answer.host, subject: `the endpoints of ${repository.path}`, rule }))
       return { images, urls }
-    })), RetryPolicy.legacyMetadata)
+    })), RetryPolicy.legacyMetadata).pipe(Effect.retry(RetryPolicy.unread))
 
-    const endpointOf = (url: string): V1Endpoint => {
+    const endpointOf = Effect.fnUntraced(function*(url: string, mirror: boolean) {
+      const { tls: { verify: verified } } = yield* speak(url)
+      const why = places.mirrors.get(url)?.why ?? (url === index.url ? places.place.why : `X-Docker-Endpoints of ${index.url}`)
       const json = Effect.fnUntraced(function*(id: string) {
         const answer = yield* access.get(url, `/v1/images/${id}/json`, { accept: "application/json" })
         const title = `the json of the image ${id}`
@@ -171,12 +207,12 @@ const make = Effect.gen(function*() {
       }, Effect.scoped)
 
       return {
-        url,
-        json: (id) => Effect.retry(json(id), RetryPolicy.legacyMetadata),
-        ancestry: (id) => Effect.retry(ancestry(id), RetryPolicy.legacyMetadata),
+        url, mirror, why, verified,
+        json: (id) => Effect.retry(json(id), RetryPolicy.legacyMetadata).pipe(Effect.retry(RetryPolicy.unread)),
+        ancestry: (id) => Effect.retry(ancestry(id), RetryPolicy.legacyMetadata).pipe(Effect.retry(RetryPolicy.unread)),
         layer: Effect.fn("V1Registry.layer")((id, part) => layer(url, id, part))
-      }
-    }
+      } satisfies V1Endpoint
+    })
 
     const layer = Effect.fnUntraced(function*(url: string, id: string, part: LayerRange.Part): Effect.fn.Return<V1Layer, RegistryFailure, Scope.Scope> {
       const { from } = part
@@ -214,30 +250,32 @@ const make = Effect.gen(function*() {
       }
     })
 
-    const endpoints = entered.urls.map(endpointOf)
-    const first: V1Session["first"] = <A, E extends { readonly _tag: string }, R>(
+    const own = yield* Effect.forEach(entered.urls, (url) => endpointOf(url, false))
+    const endpoints = [...yield* Effect.forEach(places.mirrors.keys(), (url) => endpointOf(url, true)), ...own]
+    const firstOf = (list: ReadonlyArray<V1Endpoint>): V1Session["first"] => <A, E extends { readonly _tag: string }, R>(
       use: (endpoint: V1Endpoint) => Effect.Effect<A, E | RegistryFailure, R>, final: (error: E | RegistryFailure) => boolean = () => false
     ) => Effect.gen(function*() {
       const failed: Array<Failed<E>> = []
-      for (const endpoint of endpoints) {
+      for (const endpoint of list) {
         const result = yield* Effect.result(use(endpoint))
         if (Result.isSuccess(result)) return result.success
         if (final(result.failure)) return yield* Effect.fail(result.failure)
-        failed.push({ url: endpoint.url, error: result.failure })
+        if (!endpoint.mirror) failed.push({ url: endpoint.url, error: result.failure })
       }
       return yield* Effect.fail(failure(repository.path, index, failed))
     })
 
     /** A document of the first endpoint that answers; that the repository or tag is unknown there is final. */
     const one = <A>(path: string, subject: Subject, title: string, decode: (raw: Uint8Array) => Result.Result<A, string>): Effect.Effect<A, RegistryFailure> =>
-      first(({ url }) => access.get(url, path, { accept: "application/json" }).pipe(
+      firstOf(own)(({ url }) => access.get(url, path, { accept: "application/json" }).pipe(
         Effect.flatMap((answer) => document(answer, subject, title, decode)),
         Effect.scoped,
-        Effect.retry(RetryPolicy.legacyMetadata)
+        Effect.retry(RetryPolicy.legacyMetadata),
+        Effect.retry(RetryPolicy.unread)
       ), (error) => error._tag === "NotFound")
 
     return {
-      index, images: entered.images, endpoints, first,
+      index, images: entered.images, endpoints, credentials: access.credentials, grant: access.grant, first: firstOf(endpoints),
       tags: one(`${path}/tags`, subjectOf("repository", ""), "the tags", (raw) => Documents.tags(raw, entered.images.map(({ id }) => id))),
       tag: (name) => one(`${path}/tags/${encodeURIComponent(name)}`, subjectOf("tag", name), `the tag ${name}`, Documents.tag)
     }

@@ -10,7 +10,10 @@ export interface Notice {
   readonly message: string
 }
 
-/** A mirror that failed is left out for this long, and for less where a tag is resolved again: then a new pull begins. */
+/**
+ * A mirror that failed is left out for this long, and for less where a tag is resolved again: then a new pull begins. It is left out for
+ * longer while one lasts that had begun by then.
+ */
 const absence = Duration.minutes(10)
 const shortAbsence = Duration.seconds(30)
 
@@ -53,34 +56,36 @@ export interface Walk {
   readonly routes: (repository: Repository) => Effect.Effect<ReadonlyArray<{ readonly route: Route; readonly aside: string | undefined }>, RegistryFailure>
   /** Tells the listeners, once for each key. */
   readonly tell: (repository: Repository, key: string, message: string) => Effect.Effect<void>
-  /** Hears of mirrors that are left out and of what else is told, until the scope closes. */
+  /** Hears of mirrors that are left out and of what else is told, until the scope closes: a pull does for all its time. What is left out meanwhile is not asked again before its end. */
   readonly listen: (listener: (notice: Notice) => void) => Effect.Effect<void, never, Scope.Scope>
 }
 
-/** A walk that has learned nothing yet. */
-export const make = Effect.gen(function*() {
+/** A walk that has learned nothing yet. `known`: a route as it is known by now, for those who are told of it. */
+export const make = Effect.fnUntraced(function*(known: (route: Route) => Route = (route) => route) {
   const { of } = yield* Routes
   const options = yield* RegistryOptions
   const marks = new Map<string, Mark>()
   const breaks = new Map<string, number>()
   const told = new Set<string>()
-  const listeners = new Set<(notice: Notice) => void>()
+  /** Each with the time at which it began to listen. */
+  const listeners = new Map<(notice: Notice) => void, number>()
 
   const leaveOut = Effect.fnUntraced(function*(repository: Repository, route: Route, error: RegistryFailure) {
     const whole = error._tag === "NetworkError" && (error.phase === "connect" || error.reason === "timeout")
     const key = whole ? route.host : urlOf(route)
     const reason = short(error)
-    const known = marks.has(key)
+    const before = marks.has(key)
     marks.set(key, { reason, since: yield* Clock.currentTimeMillis })
     breaks.delete(key)
-    if (known) return
-    for (const listener of listeners) listener({ domain: repository.domain, message: `the mirror ${urlOf(route)} (${route.why}) is left out from now on: ${reason}` })
+    if (before) return
+    for (const listener of listeners.keys()) listener({ domain: repository.domain, message: `the mirror ${urlOf(known(route))} (${route.why}) is left out from now on: ${reason}` })
   })
 
   const markOf = (route: Route, now: number, begins: boolean): Mark | undefined => {
     const still = (key: string) => {
       const mark = marks.get(key)
       if (mark === undefined || now - mark.since < Duration.toMillis(begins ? shortAbsence : absence)) return mark
+      if ([...listeners.values()].some((began) => began <= mark.since)) return mark
       marks.delete(key)
       return undefined
     }
@@ -96,7 +101,7 @@ export const make = Effect.gen(function*() {
       for (const [index, route] of able.entries()) {
         const last = index === able.length - 1
         const mark = last ? undefined : markOf(route, now, need === "tags")
-        const told = (reason: string) => tried.push({ endpoint: urlOf(route), why: route.why, reason })
+        const told = (reason: string) => tried.push({ endpoint: urlOf(known(route)), why: route.why, reason })
         if (mark !== undefined) {
           told(`left out: ${mark.reason}`)
           continue
@@ -137,11 +142,11 @@ export const make = Effect.gen(function*() {
   const tell = (repository: Repository, key: string, message: string) => Effect.sync(() => {
     if (told.has(key)) return
     told.add(key)
-    for (const listener of listeners) listener({ domain: repository.domain, message })
+    for (const listener of listeners.keys()) listener({ domain: repository.domain, message })
   })
 
   const listen = (listener: (notice: Notice) => void) => Effect.asVoid(Effect.acquireRelease(
-    Effect.sync(() => listeners.add(listener)), () => Effect.sync(() => listeners.delete(listener))))
+    Effect.map(Clock.currentTimeMillis, (now) => listeners.set(listener, now)), () => Effect.sync(() => listeners.delete(listener))))
 
   return { first, distrust, broke, routes, tell, listen } satisfies Walk
 })

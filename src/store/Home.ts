@@ -40,7 +40,9 @@ export const IngestRow = Schema.Struct({
   digest: Schema.NullOr(Digest.Digest),
   size: Schema.Int,
   doubtful: Schema.Int,
-  touched: Schema.Int
+  touched: Schema.Int,
+  etag: Schema.NullOr(Schema.String),
+  etag_from: Schema.NullOr(Schema.String)
 })
 
 /** A path the store answers for. */
@@ -168,4 +170,4 @@ export const record = Effect.fnUntraced(function*(
 })
 
 /** Columns of `ingests`, as `IngestRow` reads them. */
-export const ingestColumns = "path, kind, owner, digest, size, doubtful, touched"
+export const ingestColumns = "path, kind, owner, digest, size, doubtful, touched, etag, etag_from"

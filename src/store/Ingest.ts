@@ -15,6 +15,12 @@ const writeback = 32 * 1024 * 1024
 
 const stale = (path: string) => new StoreError({ operation: "commit", path, code: "ESTALE" })
 
+/** What a server called a blob's bytes (a strong ETag), and where it was asked (a URL): while both are the same, they can be continued. */
+export interface Validator {
+  readonly etag: string
+  readonly from: string
+}
+
 /** A blob on its way in: a partial file and its running hash. It can be resumed, and nobody sees it before `commit`. */
 export class Ingest {
   /** What is expected. */
@@ -27,6 +33,8 @@ export class Ingest {
   readonly path: string
   /** Bytes taken so far: where the next chunk belongs. */
   offset: number
+  /** What the bytes are called that came, or that an earlier owner left; undefined: nobody said. */
+  validator: Validator | undefined
   private hash: Hash
   private sent = 0
   private sending = false
@@ -99,6 +107,9 @@ export class Ingest {
   /** Commits the file at a path of this file system instead of this one: it must have the blob's bytes, durably. Set by `BlobStore`. */
   replaceBy: (file: string) => Effect.Effect<void, StoreError | VerifyError> = () => Effect.void
 
+  /** Keeps what the bytes are called, for whoever takes them over: also if this process is killed. Set by `BlobStore`. */
+  called: (validator: Validator | undefined) => Effect.Effect<void, StoreError> = () => Effect.void
+
   private refuse(actual?: string) {
     const size = this.offset
     this.restart()
@@ -121,7 +132,7 @@ const Gone = Schema.Struct({ path: Schema.String })
 
 type Claim =
   | { readonly is: "present"; readonly size: number }
-  | { readonly is: "mine"; readonly path: string; readonly from: string | undefined }
+  | { readonly is: "mine"; readonly path: string; readonly from: string | undefined; readonly validator?: Validator | undefined }
   | { readonly is: "void"; readonly row: IngestRow }
   | { readonly is: "busy"; readonly path: string }
   | { readonly is: "leaving"; readonly row: IngestRow | undefined }
@@ -153,7 +164,8 @@ const claim = Effect.fnUntraced(function*(home: Shape, held: ReadonlySet<string>
   const next = row.doubtful === 0 ? row.path : ingestName(Digest.parts(digest).hex.slice(0, 12))
   yield* owner.enter
   yield* db.run(sql`UPDATE ingests SET path = ${next}, owner = ${owner.self.token}, doubtful = 0, size = ${size} WHERE path = ${row.path}`)
-  return { is: "mine", path: next, from: next === row.path ? undefined : path }
+  const validator = row.etag === null || row.etag_from === null ? undefined : { etag: row.etag, from: row.etag_from }
+  return { is: "mine", path: next, from: next === row.path ? undefined : path, validator }
 })
 
 const release = (home: Shape, path: string, keep: boolean) => {
@@ -224,7 +236,7 @@ export const open = Effect.fn("Ingest.open")(function*(
       const file = blobPath(root, blob.digest)
       return new Ingest(blob, yield* Disk.open(file, constants.O_RDONLY), file, true)
     }
-    if (now.is === "mine") return yield* begin(home, held, blob, now.path, now.from)
+    if (now.is === "mine") return yield* begin(home, held, blob, now)
     if (now.is === "void") {
       yield* settle(home, now.row)
       continue
@@ -243,7 +255,7 @@ export const open = Effect.fn("Ingest.open")(function*(
   }
 })
 
-const begin = Effect.fnUntraced(function*(home: Shape, held: Set<string>, blob: Descriptor, path: string, from: string | undefined) {
+const begin = Effect.fnUntraced(function*(home: Shape, held: Set<string>, blob: Descriptor, { from, path, validator }: Extract<Claim, { readonly is: "mine" }>) {
   let keep = true
   let done = false
   held.add(path)
@@ -255,6 +267,14 @@ const begin = Effect.fnUntraced(function*(home: Shape, held: Set<string>, blob: 
   const whole = absolute(home.root, path)
   const fd = yield* Disk.open(whole, constants.O_RDWR | constants.O_CREAT)
   const ingest = new Ingest(blob, fd, whole, false)
+  ingest.validator = validator
+  ingest.called = (validator) => Effect.suspend(() => {
+    const before = ingest.validator
+    if (before?.etag === validator?.etag && before?.from === validator?.from) return Effect.void
+    ingest.validator = validator
+    const { sql } = home.db
+    return home.db.soon(sql`UPDATE ingests SET etag = ${validator?.etag ?? null}, etag_from = ${validator?.from ?? null} WHERE path = ${path} AND owner = ${home.owner.self.token}`)
+  })
   let unread = (yield* Disk.call("read", whole, () => fstatSync(fd))).size
   yield* Effect.addFinalizer(() => Effect.sync(() => {
     keep = ingest.offset > 0 || unread > 0

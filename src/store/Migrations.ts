@@ -101,7 +101,10 @@ const third = [
   `CREATE INDEX manifest_blobs_diff ON manifest_blobs (diff_id) WHERE diff_id IS NOT NULL`
 ]
 
-const steps: ReadonlyArray<ReadonlyArray<string>> = [first, second, third]
+/** What the server called the bytes of a partial blob (a strong ETag), and the URL it was asked at: they are continued while both are the same. */
+const fourth = ["etag TEXT", "etag_from TEXT"].map((column) => `ALTER TABLE ingests ADD COLUMN ${column}`)
+
+const steps: ReadonlyArray<ReadonlyArray<string>> = [first, second, third, fourth]
 
 /** The version of the database this code writes. */
 export const version = steps.length

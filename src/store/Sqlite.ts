@@ -35,6 +35,9 @@ const inputs = (params: ReadonlyArray<unknown>) => params.map((value) => {
   throw new TypeError(`SQLite cannot store a ${typeof value}`)
 })
 
+/** Runs a statement as `Database.soon` says. */
+class Soon extends Context.Service<Soon, (sql: string, params: ReadonlyArray<unknown>) => Effect.Effect<void, SqlError.SqlError>>()("store/Soon") {}
+
 /** How to open a database. */
 export interface OpenOptions {
   /** Nothing is written, not even a log; the file is a URL that says `immutable`. */
@@ -65,7 +68,7 @@ const hasLocks = (folder: string): boolean => {
  * One connection to the SQLite file for all fibers of a store: WAL, synchronous=FULL, foreign keys. SQLite blocks the
  * event loop while it waits for a lock, so it waits 50 ms at most and `busy` does the rest, interruptibly.
  */
-export const layerSqlite = (file: string, { readOnly = false, scratch }: OpenOptions = {}): Layer.Layer<SqlClient.SqlClient, SqlError.SqlError | StoreError> => Layer.effect(SqlClient.SqlClient, Effect.gen(function*() {
+const layerSqlite = (file: string, { readOnly = false, scratch }: OpenOptions = {}): Layer.Layer<SqlClient.SqlClient | Soon, SqlError.SqlError | StoreError> => Layer.effectContext(Effect.gen(function*() {
   const db = yield* Effect.acquireRelease(
     attempt(() => new DatabaseSync(file, { timeout: 50, readOnly })),
     (db) => Effect.ignore(attempt(() => db.close()))
@@ -117,7 +120,15 @@ export const layerSqlite = (file: string, { readOnly = false, scratch }: OpenOpt
     yield* whenBusy(attempt(() => db.exec("BEGIN IMMEDIATE")))
     return connection
   })
-  return yield* SqlClient.make({
+  const soon = (sql: string, params: ReadonlyArray<unknown>) => lock.withPermits(1)(whenBusy(attempt(() => {
+    db.exec("PRAGMA synchronous=NORMAL")
+    try {
+      prepared(sql).run(...inputs(params))
+    } finally {
+      db.exec("PRAGMA synchronous=FULL")
+    }
+  })))
+  const client = yield* SqlClient.make({
     driver: "sqlite",
     compiler: Statement.makeCompilerSqlite(),
     spanAttributes: [],
@@ -127,6 +138,7 @@ export const layerSqlite = (file: string, { readOnly = false, scratch }: OpenOpt
     prepareTransactionControls: true,
     isTransaction: () => db.isTransaction
   })
+  return Context.make(SqlClient.SqlClient, client).pipe(Context.add(Soon, soon))
 })).pipe(Layer.provide(Reactivity.layer))
 
 const codes: Readonly<Record<number, string>> = { 3: "ENOLCK", 8: "EROFS", 10: "EIO", 13: "ENOSPC" }
@@ -152,6 +164,8 @@ export interface Database {
   readonly transaction: <A, E, R>(body: Effect.Effect<A, E, R>) => Effect.Effect<A, Exclude<E, SqlError.SqlError> | StoreError, R>
   /** Runs a statement whose rows do not matter. */
   readonly run: (statement: Effect.Effect<unknown, SqlError.SqlError>) => Effect.Effect<void, StoreError>
+  /** The same, without waiting for the disk: what it writes outlives the process, and a loss of power only once a later transaction has ended. */
+  readonly soon: (statement: Statement.Statement<unknown>) => Effect.Effect<void, StoreError>
   /** Runs a statement and decodes its rows. */
   readonly rows: <S extends Schema.ConstraintDecoder<unknown>>(
     schema: S, statement: Effect.Effect<ReadonlyArray<unknown>, SqlError.SqlError>
@@ -183,10 +197,12 @@ export const open = (file: string, options?: OpenOptions): Effect.Effect<Databas
   }
   const context = yield* stored(Layer.build(layerSqlite(file, options)))
   const sql = Context.get(context, SqlClient.SqlClient)
+  const soon = Context.get(context, Soon)
   return {
     sql,
     transaction: (body) => stored(sql.withTransaction(body)),
     run: (statement) => Effect.asVoid(stored(statement)),
+    soon: (statement) => stored(soon(...statement.compile())),
     rows: (schema, statement) => stored(statement).pipe(
       Effect.flatMap(decoderOf(schema)),
       Effect.mapError((error) => error instanceof StoreError ? error : new StoreError({

@@ -35,8 +35,8 @@ export interface V1ServerOptions extends V1Forms {
   readonly errors?: "json" | "string" | "text" | "html"
   /** What `/v2/` and everything below is answered with, to show that v2 is absent. Default: 404. */
   readonly v2?: number
-  /** HTTPS with a certificate made on the spot, or with yours (PEM). */
-  readonly tls?: boolean | { readonly key: string; readonly cert: string }
+  /** HTTPS with a certificate made on the spot, or with yours (PEM). With `clientCa` a client must show a certificate that this one signed. */
+  readonly tls?: boolean | { readonly key: string; readonly cert: string; readonly clientCa?: string }
   /** The faults to begin with; `script` replaces them. */
   readonly script?: ReadonlyArray<Rule>
 }

@@ -4,7 +4,10 @@ import { mkdirSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { Descriptor } from "../../src/image/Descriptor.ts"
 import { PlannedLayer, PullPlan } from "../../src/PullPlan.ts"
-import { Fault, ImageBuilder, TestRegistry } from "../../src/testing/index.ts"
+import * as Pull from "../../src/Pull.ts"
+import { Fault, ImageBuilder, LegacyImage, TestRegistry, V1Server } from "../../src/testing/index.ts"
+import { command } from "../command.ts"
+import { temporary, towline } from "../harness.ts"
 import { assertFailed, setting } from "./setting.ts"
 
 /** Files in the folder of a setting. */
@@ -66,6 +69,28 @@ describe("the network's flags", () => {
     for (const args of [["--retries", "0"], ["--timeout", "soon"], ["--bandwidth", "fast"]]) assert.strictEqual((yield* pull([...args, reference])).code, 2)
   }).pipe(Effect.scoped), 60_000)
 
+  it.live("and those of check --repair and --rollback", () => Effect.gen(function*() {
+    const { folder, pull, reference, registry, store } = yield* setting()
+    const graph = (args: ReadonlyArray<string>, env = {}) => command("graph", [...args, "--store", store], { env })
+    assert.strictEqual((yield* pull(["-q", reference])).code, 0)
+    const { digest = "" } = ImageBuilder.demo().layers[0] ?? {}
+    writeFileSync(join(store, "blobs/sha256", digest.slice(7)), "damaged")
+    registry.script([{ match: {}, do: Fault.status(503) }])
+    const tries = (name: string) => registry.find({ name }).length
+    registry.forget()
+    assert.strictEqual((yield* graph(["check", "--repair", "-q", "--retries", "1"])).code, 6)
+    assert.isBelow(tries(digest), 5, "one try a round")
+    registry.script([])
+    assert.strictEqual((yield* graph(["check", "--repair", "-q"])).code, 0)
+    registry.put("app", "1", ImageBuilder.image({ layers: [[{ path: "new", contents: "" }]] }))
+    yield* pull(["-q", reference], { cwd: folder })
+    yield* graph(["gc", "--older-than", "0"])
+    registry.script([{ match: {}, do: Fault.status(503) }])
+    registry.forget()
+    assertFailed(yield* pull(["--rollback", reference], { env: { TOWLINE_RETRIES: "3" } }), 5, /it answered 503/)
+    assert.strictEqual(tries(ImageBuilder.demo().manifest.descriptor.digest), 3)
+  }).pipe(Effect.scoped), 60_000)
+
   it.live("--bandwidth", () => Effect.gen(function*() {
     const { folder, pull, registry } = yield* setting()
     const layer = ImageBuilder.layer([{ path: "noise", contents: ImageBuilder.noise("slow", 300_000) }], { compression: "none" })
@@ -103,4 +128,36 @@ describe("the table", () => {
     for (const columns of [60, 80, 200]) for (const line of table(plan, columns).split("\n")) assert.isAtMost(line.length, columns, line)
     assert.include(table(plan, undefined), `/etc/${long}hosts.toml:4`)
   })
+
+  it.live("of an image in a v1 registry: index, token, ancestry; of a schema1 manifest: who signed it, and each layer's image", () => Effect.gen(function*() {
+    const { facts, table } = yield* Effect.promise(() => import("../../src/main/ExplainCommand.ts"))
+    const folder = yield* temporary
+    const { images } = LegacyImage.legacy({ steps: [{ tar: [{ path: "a", contents: "a" }] }, {}, { tar: [{ path: "b", contents: "b" }] }] })
+    const server = yield* V1Server.make({ users: { ada: "hush" }, tokens: "plain" })
+    server.put("team/app", "1", images.slice(0, 2)).put("team/app", "2", images)
+    put(folder, { "no-config/config.json": JSON.stringify({ auths: { [server.host]: { auth: Buffer.from("ada:hush").toString("base64") } } }) })
+    const signed = LegacyImage.legacy({ steps: [{ tar: [{ path: "x", contents: "x" }] }] }).schema1({ repository: "old", tag: "1" })
+    const registry = yield* TestRegistry.make()
+    registry.put("old", "1", signed)
+    yield* Effect.gen(function*() {
+      yield* Pull.pull(`${server.host}/team/app:1`, { platform: "linux/amd64" })
+      server.forget()
+      const plan = yield* Pull.plan(`${server.host}/team/app:2`, { platform: "linux/amd64" })
+      const size = images[2]?.layer.byteLength ?? 0
+      assert.deepInclude(JSON.parse(JSON.stringify(facts(plan))), {
+        protocol: "v1", grant: "token", index: server.url, endpoint: server.url, image: images[2]?.id ?? "", download: size, unsized: 0,
+        images: images.map(({ id }, at) => ({ id, state: at < 2 ? "unpacked" : "missing", ...at < 2 ? {} : { size } }))
+      })
+      const text = table(plan, undefined)
+      assert.match(text, new RegExp(`endpoints   1\\. ${server.url}/v1/\n +by the registry of the\\s+reference\n +answered\n`))
+      assert.match(text, /credentials .*no-config\/config\.json[^;]*;[^;]*token/s)
+      assert.match(text, new RegExp(`ancestry    ${images[0]?.id.slice(0, 12)} +present\n +${images[1]?.id.slice(0, 12)} +present\n +${images[2]?.id.slice(0, 12)} .*missing\n`))
+      assert.notInclude(text + JSON.stringify(facts(plan)), "hush")
+      assert.deepStrictEqual(server.find({ kind: "layer" }), [])
+      const old = yield* Pull.plan(`${registry.host}/old:1`, { platform: "linux/amd64" })
+      assert.match(table(old, undefined), /protocol    v2, signed schema1\nsigned by   nobody/)
+      assert.match(table(old, undefined), /missing, image [0-9a-f]{12}/)
+      assert.nestedProperty(facts(old), "layers[0].image")
+    }).pipe(Effect.provide(towline(folder)))
+  }).pipe(Effect.scoped))
 })

@@ -1,21 +1,16 @@
-import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Effect, Layer } from "effect"
-import { mkdirSync, writeFileSync } from "node:fs"
-import { dirname, join } from "node:path"
+import { Effect } from "effect"
+import { writeFileSync } from "node:fs"
+import { join } from "node:path"
 import * as Digest from "../../src/image/Digest.ts"
-import * as Load from "../../src/registry/config/Load.ts"
-import * as Places from "../../src/registry/config/Places.ts"
-import { Credentials } from "../../src/registry/Credentials.ts"
 import type { RegistryFailure } from "../../src/registry/Errors.ts"
 import { Registry, type Repository } from "../../src/registry/Registry.ts"
-import { Limits } from "../../src/registry/RetryPolicy.ts"
 import { urlOf } from "../../src/registry/Route.ts"
-import { Transport } from "../../src/registry/Transport.ts"
 import * as Fault from "../../src/testing/Fault.ts"
 import { TestRegistry, type TestRegistryOptions } from "../../src/testing/TestRegistry.ts"
 import { temporary } from "../harness.ts"
-import { brief, bytesOf, descriptorOf } from "./Client.ts"
+import { bytesOf, descriptorOf } from "./Client.ts"
+import { configured } from "./Configured.ts"
 
 const layer = Buffer.from("layer bytes of some length")
 const raw = Buffer.from(`{"schemaVersion":2}`)
@@ -28,19 +23,6 @@ const serving = (paths: ReadonlyArray<string>, options: TestRegistryOptions = {}
     made.addManifest(path, "1", raw, mediaType)
   }
   return made
-})
-
-/** A client whose configuration are these files, named as below `/etc` or the user's `~/.config`. */
-const configured = (files: Readonly<Record<string, string>>, environment: Readonly<Record<string, string>> = {}) => Effect.map(temporary, (folder) => {
-  for (const [name, text] of Object.entries(files)) {
-    mkdirSync(dirname(join(folder, name)), { recursive: true })
-    writeFileSync(join(folder, name), text.replaceAll("FOLDER", folder))
-  }
-  const provider = ConfigProvider.layer(ConfigProvider.fromEnvRecord({ TOWLINE_ETC: `${folder}/etc`, XDG_CONFIG_HOME: `${folder}/user`, ...environment }))
-  const context = Registry.layer.pipe(
-    Layer.provideMerge(Layer.mergeAll(Transport.layer, Credentials.layer)), Layer.provideMerge(Load.layer), Layer.provideMerge(NodeFileSystem.layer),
-    Layer.provideMerge(Layer.mergeAll(Layer.succeed(Limits, { ...brief, connect: "500 millis", headers: "1 second" }), Layer.succeed(Places.Place, undefined), provider)))
-  return { folder, context }
 })
 
 const manifest = (repository: Repository, ref = "1") => Registry.use((client) => client.manifest(repository, ref))
@@ -274,6 +256,21 @@ describe("certs.d", () => {
     const { context: broken } = yield* configured({ [`user/containers/certs.d/${made.host}/client.key`]: "" })
     const error = yield* Effect.flip(Effect.provide(manifest({ domain: made.host, path: "x" }), broken))
     assert.include(error.message, "missing client certificate client.cert for key client.key")
+  }).pipe(Effect.scoped))
+  it.live("authorities of the machine: its bundle, its folders, SSL_CERT_DIR; what is no certificate there does no harm", () => Effect.gen(function*() {
+    const made = yield* serving(["x"], { tls: true })
+    const pem = made.certificate ?? ""
+    const junk = `# a comment\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n`
+    const twice = Effect.andThen(manifest({ domain: made.host, path: "x" }), manifest({ domain: made.host, path: "x" }))
+    for (const [files, environment] of [
+      [{ "etc/pki/tls/certs/ca-bundle.crt": `${junk}${pem}` }, {}], [{ "etc/ssl/certs/one.pem": pem, "etc/ssl/certs/junk": junk, "etc/ssl/certs/ca-certificates.crt": junk }, {}],
+      [{ "more/a.crt": junk, "corp/b.crt": pem }, { SSL_CERT_DIR: "/nonexistent:FOLDER/more:FOLDER/corp" }]
+    ] as const) {
+      const { context } = yield* configured(files, environment)
+      yield* Effect.provide(twice, context)
+    }
+    const { context } = yield* configured({ "etc/ssl/certs/one.pem": pem }, { SSL_CERT_DIR: "/nonexistent" })
+    assert.include((yield* Effect.flip(Effect.provide(twice, context))).message, "certificate is self-signed and not trusted here")
   }).pipe(Effect.scoped))
   it.live("SSL_CERT_FILE", () => Effect.gen(function*() {
     const made = yield* serving(["x"], { tls: true })

@@ -3,6 +3,7 @@ import { Effect, Schema } from "effect"
 import { Descriptor, VerifyError } from "../../src/image/Descriptor.ts"
 import { AnswerRefused, CredentialsError, NetworkError, NotFound, Unauthorized } from "../../src/registry/Errors.ts"
 import * as Ping from "../../src/registry/Ping.ts"
+import { plainTls } from "../../src/registry/Route.ts"
 import * as Protocol from "../../src/registry/Protocol.ts"
 import * as Fault from "../../src/testing/Fault.ts"
 import { TestRegistry } from "../../src/testing/TestRegistry.ts"
@@ -156,7 +157,7 @@ describe("causes", () => {
 })
 
 describe("ping", () => {
-  const pinged = (url: string) => Ping.v2(url).pipe(Effect.provide(client()))
+  const pinged = (url: string) => Ping.v2(url, plainTls).pipe(Effect.provide(client()))
   it.live("looks at the header alone", () => Effect.gen(function*() {
     const made = yield* TestRegistry.make({ auth: { kind: "basic", users: { a: "b" } } })
     assert.deepStrictEqual(yield* pinged(made.url), { v2: true, status: 401 })

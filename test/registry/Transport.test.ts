@@ -51,7 +51,7 @@ describe("failures", () => {
     assert.include(error.message, "no-such-host.invalid: the host name does not resolve")
   }))
   it.live("no host at all", () => Effect.gen(function*() {
-    assert.deepStrictEqual(facts(yield* failure("https://localhost:99999/v2/")), ["protocol", "connect", false])
+    assert.deepStrictEqual(facts(yield* failure("https://localhost:99999/v2/")), ["unknown-host", "connect", false])
   }))
   it.live("refused", () => Effect.gen(function*() {
     const error = yield* failure("http://127.0.0.1:1/v2/")

@@ -24,7 +24,7 @@ const on = (kind: Fault.Kind, ...actions: ReadonlyArray<Fault.Action>): Readonly
 
 const open = (made: V1Server, path = "team/app") => Effect.gen(function*() {
   const registry = yield* V1Registry
-  return yield* registry.session({ domain: made.host, path }, yield* registry.ping(made.host))
+  return yield* registry.session({ domain: made.host, path }, yield* registry.ping({ domain: made.host, path: "team/app" }))
 })
 const first = (session: V1Session): V1Endpoint => session.endpoints[0] ?? assert.fail("no endpoint")
 
@@ -165,7 +165,7 @@ describe("a pull", () => {
 describe("ping", () => {
   const standalone = (options: V1ServerOptions, script: ReadonlyArray<Fault.Rule> = []) => Effect.gen(function*() {
     const made = yield* server({ ...options, script })
-    return (yield* V1Registry.use((registry) => registry.ping(made.host)).pipe(Effect.provide(client()))).standalone
+    return (yield* V1Registry.use((registry) => registry.ping({ domain: made.host, path: "team/app" })).pipe(Effect.provide(client()))).standalone
   })
   it.live("the header says whether it is standalone, else the body, else it is", () => Effect.gen(function*() {
     const said = []
@@ -177,7 +177,7 @@ describe("ping", () => {
   }))
   it.live("the hub's index is known; an origin by http is not asked; plain HTTP needs leave", () => Effect.gen(function*() {
     const made = yield* server()
-    const ping = (domain: string, origin?: string) => V1Registry.use((registry) => registry.ping(domain, origin)).pipe(Effect.provide(client()))
+    const ping = (domain: string, origin?: string) => V1Registry.use((registry) => registry.ping({ domain, path: "x" }, origin)).pipe(Effect.provide(client()))
     assert.deepStrictEqual(yield* ping("docker.io"), { url: "https://index.docker.io", standalone: false })
     assert.deepStrictEqual(yield* ping(made.host, made.url), { url: made.url, standalone: true })
     assert.strictEqual(made.requests.length, 0)

@@ -1,4 +1,5 @@
 import { Effect, type FileSystem, Redacted, Result } from "effect"
+import { X509Certificate } from "node:crypto"
 import { plainTls, type Tls } from "../Route.ts"
 import * as Certificates from "./Certificates.ts"
 import { ConfigError } from "./ConfigError.ts"
@@ -12,6 +13,8 @@ export interface Files {
   readonly tls: (
     from: string, files: { readonly ca: ReadonlyArray<string>; readonly client: ReadonlyArray<readonly [certificate: string, key: string | undefined]> }
   ) => Effect.Effect<Tls, ConfigError>
+  /** The certificates in a file, PEM, one each; undefined: there is no such file. What is none is left out. */
+  readonly authorities: (path: string) => Effect.Effect<ReadonlyArray<string> | undefined>
   /** What the folders of certificates have for a host, together. */
   readonly certificates: (folders: ReadonlyArray<string>, hosts: ReadonlyArray<string>) => Effect.Effect<Tls, ConfigError>
 }
@@ -20,6 +23,11 @@ export interface Files {
 export const both = (a: Tls, b: Tls): Tls => ({
   ca: [...a.ca, ...b.ca], client: [...a.client, ...b.client], verify: a.verify && b.verify, connect: a.connect ?? b.connect
 })
+
+/** The certificates in a text that can be read, each as Node writes it. */
+export const each = (text: string): ReadonlyArray<string> =>
+  (text.match(/-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----[\s\S]*?-----END (?:TRUSTED |X509 )?CERTIFICATE-----/g) ?? []).flatMap((block) =>
+    Result.match(Result.try(() => new X509Certificate(block).toString()), { onFailure: () => [], onSuccess: (pem) => [pem] }))
 
 /** Over a file system. */
 export const make = (fs: FileSystem.FileSystem): Files => {
@@ -42,6 +50,7 @@ export const make = (fs: FileSystem.FileSystem): Files => {
       }))
     }
   })
+  const authorities: Files["authorities"] = (path) => fs.readFileString(path).pipe(Effect.map(each), Effect.orElseSucceed(() => undefined))
   const certificates: Files["certificates"] = Effect.fnUntraced(function*(folders, hosts) {
     let all = plainTls
     for (const folder of folders) for (const host of hosts) {
@@ -54,5 +63,5 @@ export const make = (fs: FileSystem.FileSystem): Files => {
     }
     return all
   })
-  return { text, names, tls, certificates }
+  return { text, names, tls, authorities, certificates }
 }

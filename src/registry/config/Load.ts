@@ -1,5 +1,6 @@
 import { Config, ConfigProvider, Effect, FileSystem, Layer, Option } from "effect"
 import { lookup } from "node:dns/promises"
+import { getCACertificates } from "node:tls"
 import { hostOf, hubNames, isAddress, isListed, nameOf, type RegistryOptions, schemes } from "../Endpoint.ts"
 import { type Candidate, direct, plainTls, type Repository, type Route, Routes, type Tls } from "../Route.ts"
 import { Blocked, type ConfigError, where } from "./ConfigError.ts"
@@ -35,8 +36,8 @@ const isShort = (text: string): boolean => {
  * 5. the registry itself
  *
  * A rule of `registries.conf` that blocks holds whatever else there is. Certificates of `certs.d/<host>` are used with whatever host is
- * asked, and `--insecure` and `insecure-registries` with every rule; `$SSL_CERT_FILE` adds authorities for all hosts. Files are read once,
- * when they are first needed.
+ * asked, and `--insecure` and `insecure-registries` with every rule. Authorities for all hosts are `$SSL_CERT_FILE` or the machine's bundle,
+ * and the folders of `$SSL_CERT_DIR` or the machine's. Files are read once, when they are first needed.
  */
 export const make = Effect.gen(function*() {
   const fs = yield* FileSystem.FileSystem
@@ -162,10 +163,19 @@ export const make = Effect.gen(function*() {
   const trust = yield* Effect.cached(Effect.gen(function*() {
     const path = yield* Config.option(Config.String("SSL_CERT_FILE")).pipe(
       Effect.map(Option.getOrElse(() => "")), Effect.orElseSucceed(() => ""), Effect.provideService(ConfigProvider.ConfigProvider, provider))
-    return path === "" ? [] : (yield* files.tls("$SSL_CERT_FILE", { ca: [path], client: [] })).ca
+    const named = path === "" ? undefined : (yield* files.tls("$SSL_CERT_FILE", { ca: [path], client: [] })).ca.flatMap(Files.each)
+    const { authorities: { files: bundles, folders, keychain } } = places
+    const found = new Set(named ?? (keychain ? getCACertificates("system") : []))
+    for (const bundle of named === undefined ? bundles : []) {
+      const all = yield* files.authorities(bundle)
+      for (const one of all ?? []) found.add(one)
+      if (all !== undefined) break
+    }
+    for (const folder of folders) for (const name of (yield* files.names(folder)) ?? []) for (const one of (yield* files.authorities(`${folder}/${name}`)) ?? []) found.add(one)
+    return [...found]
   }))
 
-  return { of, names, trust } satisfies Routes
+  return { of, host: (name, options) => host(name.toLowerCase(), options, false), names, trust } satisfies Routes
 })
 
 /** The routes of the user's configuration. */

@@ -10,10 +10,12 @@ export interface Places {
   readonly registries: ReadonlyArray<{ readonly file: string; readonly folders: ReadonlyArray<string> }>
   /** Docker's `daemon.json`: the first that is there. */
   readonly daemon: ReadonlyArray<string>
+  /** Certificate authorities that this machine trusts: the first file that is there, all files of the folders, and (`keychain`) what the operating system itself keeps. */
+  readonly authorities: { readonly files: ReadonlyArray<string>; readonly folders: ReadonlyArray<string>; readonly keychain: boolean }
 }
 
 /** Nowhere. */
-export const nowhere: Places = { hosts: [], certificates: [], registries: [], daemon: [] }
+export const nowhere: Places = { hosts: [], certificates: [], registries: [], daemon: [], authorities: { files: [], folders: [], keychain: false } }
 
 /** The places in force; undefined: those of `fromEnvironment`. */
 export const Place = Context.Reference<Places | undefined>("registry/Places", { defaultValue: () => undefined })
@@ -26,6 +28,9 @@ export const Place = Context.Reference<Places | undefined>("registry/Places", { 
  *   with the user's drop-ins; else `/etc/containers/registries.conf` with both
  * - daemon.json: `~/.config/docker/daemon.json`, `~/.docker/daemon.json`, `/etc/docker/daemon.json`
  *
+ * - authorities: the bundles and folders where Linux distributions keep them (as Go looks for them), the folders of `$SSL_CERT_DIR` in place
+ *   of those; on macOS and Windows the system's own
+ *
  * `$XDG_CONFIG_HOME` stands for `~/.config`, `$DOCKER_CONFIG` for `~/.docker`, `$TOWLINE_ETC` for `/etc`.
  */
 export const fromEnvironment = (provider: ConfigProvider.ConfigProvider): Effect.Effect<Places> => Effect.gen(function*() {
@@ -37,6 +42,7 @@ export const fromEnvironment = (provider: ConfigProvider.ConfigProvider): Effect
   const user = named !== "" ? named : home === "" ? "" : `${home}/.config`
   const system = (yield* read("TOWLINE_ETC")) || "/etc"
   const conf = yield* read("CONTAINERS_REGISTRIES_CONF")
+  const certificates = yield* read("SSL_CERT_DIR")
   const of = (folder: string, rest: string) => folder === "" ? [] : [`${folder}/${rest}`]
   const drop = { system: of(system, "containers/registries.conf.d"), user: of(user, "containers/registries.conf.d") }
   const both = [...drop.system, ...drop.user]
@@ -48,6 +54,12 @@ export const fromEnvironment = (provider: ConfigProvider.ConfigProvider): Effect
     registries: conf !== "" ? [{ file: conf, folders: both }] : [
       ...of(user, "containers/registries.conf").map((file) => ({ file, folders: drop.user })), { file: `${system}/containers/registries.conf`, folders: both }
     ],
+    authorities: {
+      files: ["ssl/certs/ca-certificates.crt", "pki/tls/certs/ca-bundle.crt", "ssl/ca-bundle.pem", "pki/tls/cacert.pem", "pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "ssl/cert.pem"]
+        .map((rest) => `${system}/${rest}`),
+      folders: certificates === "" ? [`${system}/ssl/certs`, `${system}/pki/tls/certs`] : certificates.split(":").filter((path) => path !== ""),
+      keychain: process.platform === "darwin" || process.platform === "win32"
+    },
     daemon: [...of(user, "docker/daemon.json"), ...of(docker, "daemon.json"), `${system}/docker/daemon.json`]
   }
 })

@@ -1,8 +1,9 @@
 import { Effect, Redacted, type Scope, Semaphore } from "effect"
 import { Jar } from "../Cookies.ts"
+import type { ConfigError } from "../config/ConfigError.ts"
 import type { Found } from "../Credentials.ts"
 import { type NetworkError, Unauthorized } from "../Errors.ts"
-import type { Answer, Transport } from "../Transport.ts"
+import type { Answer, Request, Transport } from "../Transport.ts"
 
 /** What a session is opened with. */
 export interface Opening {
@@ -13,16 +14,20 @@ export interface Opening {
   readonly path: string
   readonly repository: string
   readonly found: Found | undefined
+  /** How an origin is spoken to, and whether it is a stranger to the session: a mirror gets no token, and its word on tokens does not count. */
+  readonly speak: (origin: string) => Effect.Effect<Pick<Request, "tls" | "own"> & { readonly stranger?: boolean }, ConfigError>
 }
 
 /** Authorization in one v1 session: the token and cookies it was given, and the credentials of the index. */
 export interface Access {
   /** Where the credentials come from, or "anonymous". */
   readonly credentials: string
+  /** What goes with requests by now. */
+  readonly grant: () => "token" | "basic" | "none"
   /** Asks the index for the repository's images and a token, with Basic if there are credentials. */
-  readonly enter: Effect.Effect<Answer, NetworkError, Scope.Scope>
+  readonly enter: Effect.Effect<Answer, NetworkError | ConfigError, Scope.Scope>
   /** GET from the index or an endpoint it named. A token that is refused is replaced once, by entering again. */
-  readonly get: (origin: string, path: string, headers?: Readonly<Record<string, string>>) => Effect.Effect<Answer, NetworkError | Unauthorized, Scope.Scope>
+  readonly get: (origin: string, path: string, headers?: Readonly<Record<string, string>>) => Effect.Effect<Answer, NetworkError | ConfigError | Unauthorized, Scope.Scope>
 }
 
 /**
@@ -40,7 +45,7 @@ export const tokenOf = (header: string | undefined): Redacted.Redacted | undefin
  * A session with nothing granted yet. Basic goes to the index alone: with the request that asks for a token, and with every request
  * where a standalone registry is asked by https. All else carries the newest token. No redirect carries either.
  */
-export const make = Effect.fnUntraced(function*({ found, index, path, repository, transport }: Opening) {
+export const make = Effect.fnUntraced(function*({ found, index, path, repository, speak, transport }: Opening) {
   const jar = new Jar()
   const lock = yield* Semaphore.make(1)
   let token: Redacted.Redacted | undefined
@@ -50,9 +55,10 @@ export const make = Effect.fnUntraced(function*({ found, index, path, repository
   const source = credentials?.source ?? "anonymous"
 
   const send = Effect.fnUntraced(function*(origin: string, path: string, headers: Readonly<Record<string, string>>, authorization: Redacted.Redacted | undefined) {
-    const answer = yield* transport.send({ url: `${origin}${path}`, headers, authorization, cookies: jar, once: true })
+    const { stranger = false, ...way } = yield* speak(origin)
+    const answer = yield* transport.send({ url: `${origin}${path}`, headers, authorization: stranger ? undefined : authorization, cookies: jar, once: true, ...way })
     // What another origin says after a redirect is no grant.
-    if (!answer.moved) token = tokenOf(answer.headers["x-docker-token"]) ?? token
+    if (!answer.moved && !stranger) token = tokenOf(answer.headers["x-docker-token"]) ?? token
     return answer
   })
   const enter = send(index.url, path, { accept: "application/json", "x-docker-token": "true" }, basic)
@@ -69,12 +75,12 @@ export const make = Effect.fnUntraced(function*({ found, index, path, repository
     const used = token
     const byToken = used && Redacted.make(`Token ${Redacted.value(used)}`)
     const answer = yield* send(origin, path, headers, always && origin === index.url ? basic : byToken)
-    if (answer.status !== 401 || answer.moved || used === undefined || (always && origin === index.url)) return answer
+    if (answer.status !== 401 || answer.moved || used === undefined || (yield* speak(origin)).stranger === true || (always && origin === index.url)) return answer
     yield* answer.close
     if (!(yield* renewed(used))) {
       return yield* new Unauthorized({ host: answer.host, repository, denied: false, credentials: source, detail: "it refuses its token, and the index gives no other" })
     }
     return yield* send(origin, path, headers, token && Redacted.make(`Token ${Redacted.value(token)}`))
   })
-  return { credentials: source, enter, get } satisfies Access
+  return { credentials: source, grant: () => always ? "basic" : token === undefined ? "none" : "token", enter, get } satisfies Access
 })

@@ -6,6 +6,12 @@ import { isListed, isPrivate, schemes } from "../Endpoint.ts"
 const most = 16
 const host = /^(?:\[[0-9a-fA-F:]+\]|[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*)(?::\d{1,5})?$/
 
+const split = (header: string | undefined) => (header ?? "").split(",").map((part) => part.trim()).filter((part) => part !== "")
+
+/** The hosts (`host[:port]`, as URLs write them) that X-Docker-Endpoints names, as far as they are any. */
+export const hosts = (header: string | undefined): ReadonlyArray<string> =>
+  split(header).filter((name) => host.test(name) && URL.canParse(`http://${name}`)).slice(0, most).map((name) => new URL(`http://${name}`).host)
+
 /**
  * The origins X-Docker-Endpoints (`host[:port], host2`) names, in order and once each, with the scheme of the `index` that sent it;
  * without the header that is the index itself. Fails with a rule for what is no host, for plain HTTP to a host it is not allowed for,
@@ -13,7 +19,7 @@ const host = /^(?:\[[0-9a-fA-F:]+\]|[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\
  */
 export const parse = (header: string | undefined, index: string, insecure: ReadonlyArray<string>): Result.Result<ReadonlyArray<string>, string> => {
   const { host: own, protocol } = new URL(index)
-  const named = (header ?? "").split(",").map((part) => part.trim()).filter((part) => part !== "")
+  const named = split(header)
   if (named.length === 0) return Result.succeed([index])
   if (named.length > most) return Result.fail(`X-Docker-Endpoints names ${named.length} hosts, at most ${most} are taken`)
   const found = new Set<string>()
