@@ -159,6 +159,10 @@ const mend = Effect.fnUntraced(function*(finding: Finding): Effect.fn.Return<Act
       return is(subject) ? yield* mendLayer(finding, subject) : left
     case "layer-unverified":
       return is(subject) ? yield* mendUnverified(finding, subject) : left
+    case "layer-sums-wrong":
+      if (!is(subject)) return left
+      yield* upkeep.forgetSums(subject)
+      return { finding, outcome: "mended", detail: "forgotten: it is compared with its blob" }
     case "layer-row-wrong":
       if (!is(subject) || facts === undefined) return left
       yield* upkeep.correct(subject, facts)

@@ -1,5 +1,6 @@
 import { Clock, type Duration, Effect, Layer, Option } from "effect"
 import * as Check from "../Check.ts"
+import { dropBlobs } from "../DropBlobs.ts"
 import { Workers } from "../layer/Workers.ts"
 import * as Reference from "../image/Reference.ts"
 import * as Format from "../progress/Format.ts"
@@ -20,11 +21,13 @@ interface Flags {
 }
 
 interface GcFlags extends Flags {
+  readonly quiet: boolean
   readonly dryRun: boolean
   readonly keepStorage: Option.Option<number>
   readonly olderThan: Option.Option<Duration.Duration>
   readonly keepPartials: Option.Option<number>
   readonly keepLast: number
+  readonly dropBlobs: boolean
 }
 
 interface CheckFlags extends Flags {
@@ -33,26 +36,39 @@ interface CheckFlags extends Flags {
   readonly insecure: ReadonlyArray<string>
 }
 
-const inStore = (flags: Flags) => Effect.provide(Towline.layerStore({ store: flags.store }).pipe(Layer.provide(Workers.layer)))
+const inStore = (flags: Flags) => Effect.provide(Towline.layerStore({ store: flags.store }).pipe(Layer.provideMerge(Workers.layer)))
 
 const many = (count: number, what: string) => `${count} ${what}${count === 1 ? "" : "s"}`
 
-/** Removes what nothing needs. */
+/** Removes what nothing needs, and if it is asked for, the compressed form of what is unpacked. */
 export const gc = Effect.fnUntraced(function*(flags: GcFlags) {
-  const collected = yield* Effect.flatMap(Collector, (collector) => collector.collect({
-    dryRun: flags.dryRun, keepLast: flags.keepLast,
-    ...Option.isSome(flags.keepStorage) && { keepStorage: flags.keepStorage.value },
-    ...Option.isSome(flags.olderThan) && { olderThan: flags.olderThan.value },
-    ...Option.isSome(flags.keepPartials) && { keepPartials: flags.keepPartials.value }
-  })).pipe(inStore(flags))
-  if (flags.json) return yield* Cli.print(JSON.stringify(collected))
-  const { blobs, freed, images, layers, left, partials } = collected
+  const { collected, given } = yield* Effect.gen(function*() {
+    const collected = yield* (yield* Collector).collect({
+      dryRun: flags.dryRun, keepLast: flags.keepLast,
+      ...Option.isSome(flags.keepStorage) && { keepStorage: flags.keepStorage.value },
+      ...Option.isSome(flags.olderThan) && { olderThan: flags.olderThan.value },
+      ...Option.isSome(flags.keepPartials) && { keepPartials: flags.keepPartials.value }
+    })
+    if (!flags.dropBlobs) return { collected, given: undefined }
+    // What would go anyway is not given up as well.
+    const going = new Set(flags.dryRun ? collected.blobs.map(({ subject }) => subject) : [])
+    const given = yield* dropBlobs({ dryRun: flags.dryRun, ...progressOf(flags.quiet) })
+    return { collected, given: { dropped: given.dropped.filter(({ subject }) => !going.has(subject)), kept: given.kept.filter(({ subject }) => !going.has(subject)) } }
+  }).pipe(inStore(flags))
+  const more = (given?.dropped ?? []).reduce((sum, { size }) => sum + size, 0)
+  const [freed, left] = [collected.freed + more, collected.left - more]
+  if (flags.json) return yield* Cli.print(JSON.stringify({ ...collected, ...given === undefined ? {} : { dropped: given.dropped, kept: given.kept }, freed, left }))
+  const { blobs, images, layers, partials, quarantined } = collected
+  const would = flags.dryRun
   const lines = [
     ...images.map((id) => `image    ${id.slice(0, 12)}`),
-    ...([["blob", blobs], ["layer", layers], ["partial", partials]] as const).flatMap(([kind, taken]) =>
+    ...([["blob", blobs], ["layer", layers], ["partial", partials], ["dropped", given?.dropped ?? []]] as const).flatMap(([kind, taken]) =>
       taken.map(({ size, subject }) => `${kind.padEnd(8)} ${subject.slice(7, 19)} ${Format.bytes(size).padStart(8)}`)),
-    `${flags.dryRun ? "would remove" : "removed"} ${many(images.length, "image")}, ${many(blobs.length, "blob")}, ${many(layers.length, "layer")}, ${many(partials.length, "partial")}`,
-    `${Format.bytes(freed)} ${flags.dryRun ? "would be freed" : "freed"}, ${Format.bytes(left)} left`
+    ...quarantined.map(({ size, subject }) => `${subject} ${Format.bytes(size)}`),
+    ...(given?.kept ?? []).map(({ reason, size, subject }) => `kept     ${subject.slice(7, 19)} ${Format.bytes(size).padStart(8)}  ${reason}`),
+    `${would ? "would remove" : "removed"} ${many(images.length, "image")}, ${many(blobs.length, "blob")}, ${many(layers.length, "layer")}, ${many(partials.length, "partial")}`,
+    ...given === undefined ? [] : [`${would ? "would give up" : "gave up"} the compressed form of ${many(given.dropped.length, "layer")}, kept that of ${given.kept.length}`],
+    `${Format.bytes(freed)} ${would ? "would be freed" : "freed"}, ${Format.bytes(left)} left`
   ]
   yield* Cli.print(lines.join("\n"))
 })
@@ -61,8 +77,10 @@ export const gc = Effect.fnUntraced(function*(flags: GcFlags) {
 export const du = Effect.fnUntraced(function*(flags: Flags) {
   const usage = yield* Effect.flatMap(Collector, (collector) => collector.usage).pipe(reading(flags.store))
   if (flags.json) return yield* Cli.print(JSON.stringify(usage))
-  const amounts = ([["blobs", usage.blobs], ["layers, unpacked", usage.layers], ["partial blobs", usage.partials], ["of these, for gc", usage.reclaimable]] as const)
-    .map(([name, { count, size }]) => [name, String(count), Format.bytes(size)])
+  const amounts = ([
+    ["blobs", usage.blobs], ["layers, unpacked", usage.layers], ["partial blobs", usage.partials], ["of these, for gc", usage.reclaimable],
+    ["for gc --drop-blobs", usage.compressed], ["unpacked alone", usage.unpackedAlone], ["quarantine", usage.quarantine]
+  ] as const).filter(([name, { count }]) => count > 0 || name !== "quarantine").map(([name, { count, size }]) => [name, String(count), Format.bytes(size)])
   const totals = [["WHAT", "COUNT", "SIZE"], ...amounts, ["database", "", Format.bytes(usage.database)]]
   const images = usage.images.map(({ blobs, id, layers, names, shared, unique }) =>
     [Format.printable(names[0] ?? "<untagged>"), id.slice(0, 12), Format.bytes(blobs), Format.bytes(layers), Format.bytes(unique), Format.bytes(shared)])

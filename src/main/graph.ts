@@ -62,12 +62,17 @@ const gc = Command.make("gc", {
     Flag.withDescription("Only what has had no name for so long (default: images at once, blobs without an image after 1h, partial blobs after 7d)"), Flag.optional),
   keepPartials: Cli.size("keep-partials").pipe(Flag.withDescription("Bytes of partial blobs to keep, the latest (default: 8GiB)"), Flag.optional),
   keepLast: Flag.Int("keep-last").pipe(Flag.withDescription("Keep what the last N values of each tag were (default: 1, the present one)"), Flag.withMetavar("N"), Flag.withDefault(1),
-    Flag.filter((count) => count >= 1, () => "1 or more"))
+    Flag.filter((count) => count >= 1, () => "1 or more")),
+  dropBlobs: Flag.Boolean("drop-blobs").pipe(
+    Flag.withDescription("Give up the compressed form of layers that are unpacked and can be fetched again; the digests of their files are recorded first, and check goes by them"),
+    Flag.withoutNegation, Flag.withDefault(false)),
+  quiet: Cli.quiet
 }, (flags) => Effect.flatMap(upkeep, ({ gc }) => gc(flags))).pipe(
   Command.withDescription("Remove images without a tag, and blobs, layers and partial blobs that nothing needs"),
   Command.withExamples([
     { command: "graph gc --dry-run", description: "Say what would go" },
-    { command: "graph gc --older-than 7d --keep-last 3", description: "Keep a week's leavings, and what each tag was the last three times" }
+    { command: "graph gc --older-than 7d --keep-last 3", description: "Keep a week's leavings, and what each tag was the last three times" },
+    { command: "graph gc --drop-blobs", description: "Keep unpacked layers alone, where their blobs can be fetched again" }
   ]))
 
 const du = Command.make("du", flags, (flags) => Effect.flatMap(upkeep, ({ du }) => du(flags))).pipe(

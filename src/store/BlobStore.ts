@@ -38,6 +38,7 @@ const make = Effect.gen(function*() {
   const home = yield* Home
   const { root, db } = home
   const { sql } = db
+  const { hash } = yield* Hasher
   const held = new Set<string>()
 
   const find = Effect.fn("BlobStore.find")(function*(digest: Digest.Digest) {
@@ -90,7 +91,6 @@ const make = Effect.gen(function*() {
     if (Option.isNone(blob)) return false
     const { fd, size, path } = yield* open(digest)
     const { algorithm, hex } = Digest.parts(digest)
-    const { hash } = yield* Hasher
     if ((yield* hash(fd, size, algorithm, path)) === hex) return true
     yield* quarantine(home, "blob", digest)
     return false

@@ -14,7 +14,7 @@ export const Finding = Schema.Struct({
   kind: Schema.Literals([
     "blob-file-missing", "blob-row-missing", "blob-size", "blob-digest", "layer-folder-missing", "layer-row-missing",
     "ingest-row-missing", "ingest-entry-missing", "ingest-left", "chain-wrong", "image-wrong", "image-incomplete", "dangling",
-    "mode", "database", "row-wrong", "layer-damaged", "layer-row-wrong", "layer-blob-wrong", "layer-unverified"
+    "mode", "database", "row-wrong", "layer-damaged", "layer-row-wrong", "layer-blob-wrong", "layer-sums-wrong", "layer-unverified"
   ]),
   subject: Schema.String,
   detail: Schema.String,
@@ -34,7 +34,7 @@ export interface CheckOptions {
 
 /**
  * How the first `size` bytes of an open file are hashed: gives the hexadecimal digits. The default does it on the main thread,
- * letting others work in between; `concurrency` is how many at a time.
+ * letting others work in between; `concurrency` is how many at a time. It is taken where the store is opened.
  */
 export const Hasher = Context.Reference<{
   readonly concurrency: number

@@ -5,7 +5,7 @@ import * as Digest from "../image/Digest.ts"
 import type { Hash } from "../image/v1/LegacyDigest.ts"
 import type { AddressedImage } from "../image/v1/StrongId.ts"
 import type { InvalidV1Image } from "../image/v1/V1Image.ts"
-import { check, type CheckOptions, type Finding } from "./Check.ts"
+import { check, type CheckOptions, type Finding, Hasher } from "./Check.ts"
 import { StoreError } from "./Disk.ts"
 import { Home } from "./Home.ts"
 import * as Images from "./Images.ts"
@@ -145,6 +145,7 @@ const register = Effect.fn("Graph.register")(function*(home: Shape, image: Regis
 
 const make = Effect.gen(function*() {
   const home = yield* Home
+  const hasher = yield* Hasher
   return {
     register: (registration: Registration) => register(home, registration),
     find: (target: Digest.Digest, wanted: string) => Images.find(home, target, wanted),
@@ -164,7 +165,7 @@ const make = Effect.gen(function*() {
     list: Images.list(home),
     show: (text: string) => Images.show(home, text),
     remove: (text: string) => remove(home, text),
-    check: (options?: CheckOptions) => check(home, options)
+    check: (options?: CheckOptions) => Effect.provideService(check(home, options), Hasher, hasher)
   }
 })
 

@@ -101,7 +101,10 @@ const third = [
   `CREATE INDEX manifest_blobs_diff ON manifest_blobs (diff_id) WHERE diff_id IS NOT NULL`
 ]
 
-const steps: ReadonlyArray<ReadonlyArray<string>> = [first, second, third]
+// The SHA-256 of the file `sums` beside the layer, once its files' digests are recorded: see store/upkeep/Compressed.ts.
+const fourth = [`ALTER TABLE layers ADD COLUMN sums TEXT`]
+
+const steps: ReadonlyArray<ReadonlyArray<string>> = [first, second, third, fourth]
 
 /** The version of the database this code writes. */
 export const version = steps.length
