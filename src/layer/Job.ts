@@ -82,10 +82,10 @@ export interface InflateJob {
   readonly native: boolean
 }
 
-/** Read the layers' tars in the files, lowest first, into one root file system, and list its names. */
+/** Read the layers, tars in files or unpacked in folders, lowest first, into one root file system, and list its names. */
 export interface ViewJob {
   readonly kind: "view"
-  readonly layers: ReadonlyArray<{ readonly fd: number; readonly size: number }>
+  readonly layers: ReadonlyArray<{ readonly fd: number; readonly size: number } | { readonly folder: string }>
   /** Hash what files hold. */
   readonly hash: boolean
   readonly native: boolean

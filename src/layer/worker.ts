@@ -13,6 +13,7 @@ import { merge } from "./merge/Merge.ts"
 import { removeTree } from "./tree/Remove.ts"
 import * as Sums from "./Sums.ts"
 import * as Syscalls from "./Syscalls.ts"
+import { show } from "./Unpacked.ts"
 import { View } from "./view/View.ts"
 import { TarReader } from "./tar/Tar.ts"
 
@@ -130,7 +131,12 @@ const verify = (job: VerifyJob, control: Control): Answers["verify"] => {
 const view = async (job: ViewJob, control: Control): Promise<Answers["view"]> => {
   const stop = stopOf(control)
   const made = new View({ hash: job.hash })
-  for (const { fd, size } of job.layers) {
+  for (const layer of job.layers) {
+    if ("folder" in layer) {
+      show(made, layer.folder, { syscalls: syscalls(job.native), stop, contents: job.hash })
+      continue
+    }
+    const { fd, size } = layer
     made.begin()
     const tar = new TarReader(made)
     const inflate = inflater((bytes) => {

@@ -1,6 +1,6 @@
 import { Clock, Effect, Exit, type Scope, Stream } from "effect"
 import { randomBytes } from "node:crypto"
-import { chmodSync, closeSync, constants, copyFile, lstatSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs"
+import { chmodSync, closeSync, constants, copyFile, lstatSync, mkdirSync, openSync, readdirSync, readFileSync, readSync, renameSync, rmSync, writeSync } from "node:fs"
 import { dirname } from "node:path"
 import * as Disk from "./Disk.ts"
 
@@ -104,6 +104,15 @@ export const pour = <E, R>(fd: number, path: string, bytes: Stream.Stream<Uint8A
       }
     }))
   })
+
+/** The first `size` bytes of an open file, a MiB at a time. A file that ends before them is an error. */
+export const stream = (fd: number, size: number, path: string): Stream.Stream<Uint8Array, Disk.StoreError> =>
+  Stream.unfold(0, (at) => at >= size ? Effect.succeed(undefined) : Disk.call("read", path, () => {
+    const piece = Buffer.allocUnsafeSlow(Math.min(1024 * 1024, size - at))
+    const read = readSync(fd, piece, 0, piece.byteLength, at)
+    if (read === 0) throw new Disk.StoreError({ operation: "read", path, detail: `it ends after ${at} of its ${size} bytes; run \`graph check\`` })
+    return [piece.subarray(0, read), at + read] as const
+  }))
 
 /** Makes a file of what `fill` writes to a draft beside it: durable, then visible, in place of a file that is there. Anything else there is an error. */
 export const replace = <E, R>(path: string, fill: (fd: number, draft: string) => Effect.Effect<void, E, R>): Effect.Effect<void, E | Disk.StoreError, R> =>
