@@ -34,6 +34,7 @@ await Promise.all([
   }),
   build({ ...common, outdir, banner, entryPoints: { "layer-worker": "src/layer/worker.ts" } }),
   // The library shares its effect with the program that composes it.
-  build({ ...common, outdir, packages: "external", sourcemap: true, entryPoints: { index: "src/index.ts", testing: "src/testing/index.ts" } })
+  // In shared parts, so that what the test kit makes (a store) is of the classes the library knows.
+  build({ ...common, outdir, packages: "external", sourcemap: true, splitting: true, chunkNames: "lib-[hash]", entryPoints: { index: "src/index.ts", testing: "src/testing/index.ts" } })
 ])
 execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.build.json"], { stdio: "inherit" })

@@ -35,7 +35,7 @@ export interface Savable {
 /** A layer of an image is in the store unpacked alone: no blob that holds it is there to be written. */
 export class NotSavable extends Schema.TaggedError<NotSavable>()("NotSavable", { layer: Digest }) {
   override get message() {
-    return `the store has the layer ${this.layer} unpacked, and not as a blob to be saved: pull its image with --output, which fetches it`
+    return `the store has the layer ${this.layer} unpacked, and not as a blob to be saved: \`graph save\` and \`pull --output\` fetch it again`
   }
 }
 

@@ -57,11 +57,8 @@ const written = Effect.fnUntraced(function*(node: Node) {
   return { id, created, json: yield* Effect.fromResult(Compatibility.marshal(text, { id, parent, size })), layer: yield* tarOf(node) }
 })
 
-/**
- * The entries of an archive as Docker 1.9's `save` wrote it (graph/export.go): images of kinds schema1 and v1 with all they
- * stand on. A repository's bare name saves all its tags and digests. Files they need last as long as the scope.
- */
-export const members = Effect.fn("SaveOld.members")(function*(names: ReadonlyArray<string>) {
+/** The images that `names` mean, with all they stand on, and the names they get. */
+const chosen = Effect.fnUntraced(function*(names: ReadonlyArray<string>) {
   const graph = yield* Graph
   const tags = yield* graph.list
   const nodes = new Map<string, Node>()
@@ -82,8 +79,23 @@ export const members = Effect.fn("SaveOld.members")(function*(names: ReadonlyArr
     const image = yield* lookUp(given)
     yield* tag === "" ? add(image) : add(image, LegacyReference.normalizeLocalName(repository), tag)
   }
-  yield* (yield* Leases).hold([...nodes.values()].flatMap(({ layers }) => layers.flatMap(({ blob, diffId }) => [blob.digest, diffId])))
-  return Layouts.legacy(yield* Effect.forEach(nodes.values(), written), repositories)
+  return { nodes: [...nodes.values()], repositories }
+})
+
+/** The layers that the archive of these images needs. */
+export const layers = Effect.fn("SaveOld.layers")(function*(names: ReadonlyArray<string>) {
+  const { nodes } = yield* chosen(names)
+  return nodes.flatMap(({ layer, layers }) => layer === undefined ? [] : layers.slice(-1))
+})
+
+/**
+ * The entries of an archive as Docker 1.9's `save` wrote it (graph/export.go): images of kinds schema1 and v1 with all they
+ * stand on. A repository's bare name saves all its tags and digests. Files they need last as long as the scope.
+ */
+export const members = Effect.fn("SaveOld.members")(function*(names: ReadonlyArray<string>) {
+  const { nodes, repositories } = yield* chosen(names)
+  yield* (yield* Leases).hold(nodes.flatMap(({ layers }) => layers.flatMap(({ blob, diffId }) => [blob.digest, diffId])))
+  return Layouts.legacy(yield* Effect.forEach(nodes, written), repositories)
 })
 
 /** The bytes of that archive: the same for the same images and names. What it reads is held while the stream is. */

@@ -1,16 +1,21 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Stream } from "effect"
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import * as Check from "../src/Check.ts"
 import { dropBlobs } from "../src/DropBlobs.ts"
+import * as ImageFiles from "../src/ImageFiles.ts"
 import * as Pull from "../src/Pull.ts"
+import * as Refetch from "../src/Refetch.ts"
 import * as Repair from "../src/Repair.ts"
+import * as Save from "../src/Save.ts"
 import { Leases } from "../src/store/Leases.ts"
 import { Collector } from "../src/store/upkeep/Collector.ts"
-import { ImageBuilder, TestRegistry, Tree } from "../src/testing/index.ts"
+import { Fault, ImageBuilder, TestRegistry, Tree } from "../src/testing/index.ts"
+import { command } from "./command.ts"
 import { assertSound, temporary, towline } from "./harness.ts"
+import { assertFailed } from "./main/setting.ts"
 
 const platform = "linux/amd64"
 const demo = ImageBuilder.demo()
@@ -117,5 +122,46 @@ describe("DropBlobs", () => {
       for (const { reason } of kept) assert.match(reason, /run `graph check --repair` first/)
       assert.isFalse(existsSync(join(layerFolder(store, demo.diffIds[0]), "sums")))
     }).pipe(Effect.provide(towline(folder)))
+  }).pipe(Effect.scoped), 60_000)
+
+  it.live("files are read from unpacked layers, and an archive is the same, its blobs fetched again", () => Effect.gen(function*() {
+    const { fetched, folder, reference, store } = yield* pulled
+    yield* Effect.gen(function*() {
+      const image = yield* ImageFiles.imageOf(reference)
+      const look = Effect.gen(function*() {
+        const bare = (yield* ImageFiles.list(image, { hash: true })).map((entry) => ({ ...entry, entry: 0 }))
+        const name = bare.findLast(({ size, type }) => type === "file" && size > 0)?.name ?? ""
+        return [bare, name, Buffer.concat(yield* Stream.runCollect(ImageFiles.file(image, name)))] as const
+      })
+      const bytes = Effect.map(Effect.flatMap(Save.find([reference]), (images) => Stream.runCollect(Save.stream(images, "docker-archive"))), (chunks) => Buffer.concat(chunks))
+      const [before, archive] = [yield* look, yield* bytes]
+      assert.isAbove(before[2].byteLength, 0)
+      yield* dropBlobs()
+      assert.deepStrictEqual(yield* look, before)
+      assert.strictEqual((yield* Effect.flip(bytes))._tag, "NotSavable")
+      alter(store, "CREATE TABLE spare AS SELECT * FROM origins; DELETE FROM origins")
+      assert.strictEqual((yield* Effect.flip(Refetch.layers(image.layers)))._tag, "NoSource")
+      alter(store, "INSERT INTO origins SELECT * FROM spare; DROP TABLE spare")
+      yield* Refetch.layers(image.layers)
+      assert.deepStrictEqual([(yield* bytes).equals(archive), fetched()], [true, 3])
+      rmSync(layerFolder(store, demo.diffIds[1]), { recursive: true })
+      rmSync(blobFile(store, demo.layers[1]?.digest ?? ""))
+      assert.strictEqual((yield* Effect.flip(ImageFiles.list(image)))._tag, "NotInStore")
+    }).pipe(Effect.provide(towline(folder)))
+  }).pipe(Effect.scoped), 60_000)
+
+  it.live("by the commands", () => Effect.gen(function*() {
+    const { folder, reference, registry, store } = yield* pulled
+    const graph = (verb: string, ...args: ReadonlyArray<string>) => command("graph", [verb, "--store", store, ...args])
+    assert.strictEqual((yield* graph("save", "-o", join(folder, "before.tar"), reference)).code, 0)
+    const gone = yield* graph("gc", "-q", "--drop-blobs", "--json")
+    assert.deepStrictEqual([JSON.parse(gone.stdout).dropped.length, JSON.parse(gone.stdout).kept, gone.stderr], [3, [], ""])
+    assert.match((yield* graph("cat", reference, "/etc/os-release")).stdout, /VERSION_ID=2\n/)
+    registry.script([{ match: { kind: "blob" }, do: Fault.status(404) }])
+    assertFailed(yield* graph("save", "-o", join(folder, "after.tar"), reference), 3, /not found|does not have/)
+    assert.isFalse(existsSync(join(folder, "after.tar")))
+    registry.script([])
+    assert.strictEqual((yield* graph("save", "-o", join(folder, "after.tar"), reference)).code, 0)
+    assert.isTrue(readFileSync(join(folder, "after.tar")).equals(readFileSync(join(folder, "before.tar"))))
   }).pipe(Effect.scoped), 60_000)
 })

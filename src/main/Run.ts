@@ -8,7 +8,7 @@ const codeOfTag: Readonly<Record<string, number>> = {
   ShowHelp: exitCodes.usage, NotALayout: exitCodes.usage, AmbiguousName: exitCodes.usage,
   TagTaken: exitCodes.usage, DigestTaken: exitCodes.usage, NoOldImage: exitCodes.usage,
   NotFound: exitCodes.notFound, NoPlatform: exitCodes.notFound, ImageNotFound: exitCodes.notFound, NotInStore: exitCodes.notFound, NotSavable: exitCodes.notFound,
-  NoEarlierValue: exitCodes.notFound, FileNotFound: exitCodes.notFound,
+  NoEarlierValue: exitCodes.notFound, NoSource: exitCodes.notFound, FileNotFound: exitCodes.notFound,
   Unauthorized: exitCodes.unauthorized, CredentialsError: exitCodes.unauthorized, HelperError: exitCodes.unauthorized,
   NetworkError: exitCodes.network,
   AnswerRefused: exitCodes.refused, ManifestRefused: exitCodes.refused, VerifyError: exitCodes.refused, LayerRefused: exitCodes.refused,

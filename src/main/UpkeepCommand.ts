@@ -4,13 +4,14 @@ import { dropBlobs } from "../DropBlobs.ts"
 import { Workers } from "../layer/Workers.ts"
 import * as Reference from "../image/Reference.ts"
 import * as Format from "../progress/Format.ts"
-import { RegistryOptions } from "../registry/Endpoint.ts"
 import * as Repair from "../Repair.ts"
 import type { Finding } from "../store/Graph.ts"
 import { History } from "../store/History.ts"
 import { Collector } from "../store/upkeep/Collector.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
+import * as Network from "./Network.ts"
+import type { NetworkFlags } from "./NetworkFlags.ts"
 import { reading } from "./Reading.ts"
 import * as Run from "./Run.ts"
 import { table } from "./Table.ts"
@@ -30,10 +31,9 @@ interface GcFlags extends Flags {
   readonly dropBlobs: boolean
 }
 
-interface CheckFlags extends Flags {
+interface CheckFlags extends Flags, NetworkFlags {
   readonly repair: boolean
   readonly quiet: boolean
-  readonly insecure: ReadonlyArray<string>
 }
 
 const inStore = (flags: Flags) => Effect.provide(Towline.layerStore({ store: flags.store }).pipe(Layer.provideMerge(Workers.layer)))
@@ -115,8 +115,7 @@ export const check = Effect.fnUntraced(function*(flags: CheckFlags) {
   const options = progressOf(flags.quiet)
   const failed = Effect.fail(new Run.Failed(Run.exitCodes.refused))
   if (flags.repair) {
-    const settings = Layer.effect(RegistryOptions, Effect.map(RegistryOptions, (options) => ({ ...options, insecure: flags.insecure })))
-    const { actions, left } = yield* Repair.repair(options).pipe(Effect.provide(Towline.layer({ store: flags.store }).pipe(Layer.provideMerge(settings))))
+    const { actions, left } = yield* Repair.repair(options).pipe(Effect.provide(Towline.layer({ store: flags.store }).pipe(Layer.provideMerge(Network.settings(flags)))))
     if (flags.json) yield* Cli.print(JSON.stringify({ actions, left }))
     else {
       const lines = [

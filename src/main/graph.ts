@@ -1,6 +1,7 @@
 import { Effect } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import * as Cli from "./Cli.ts"
+import { flags as network } from "./NetworkFlags.ts"
 import * as RootFs from "./RootFsFlags.ts"
 import { version } from "./version.ts"
 
@@ -45,8 +46,7 @@ const check = Command.make("check", {
   repair: Flag.Boolean("repair").pipe(
     Flag.withDescription("Fetch damaged blobs again and unpack damaged layers again; what cannot be mended goes to the store's folder quarantine"),
     Flag.withoutNegation, Flag.withDefault(false)),
-  quiet: Cli.quiet,
-  insecure: Flag.String("insecure").pipe(Flag.withDescription("A host[:port] that --repair may ask over plain HTTP (may be repeated)"), Flag.withMetavar("HOST"), Flag.atLeast(0))
+  quiet: Cli.quiet, ...network
 }, (flags) => Effect.flatMap(upkeep, ({ check }) => check(flags))).pipe(
   Command.withDescription("Hash every blob again, compare every unpacked layer with its blob, and look for what has no partner; exit code 6 if something is wrong"),
   Command.withExamples([
@@ -123,13 +123,13 @@ const load = Command.make("load", {
   ]))
 
 const save = Command.make("save", {
-  store: Cli.store, names,
+  store: Cli.store, ...network, names,
   output: Flag.String("output").pipe(Flag.withAlias("o"), Flag.withDescription("The file to write (default: stdout)"), Flag.withMetavar("FILE"), Flag.optional),
   format: Flag.Literals("format", ["docker-archive", "oci-archive", "docker-1.9"]).pipe(
     Flag.withDescription("docker-archive: what docker, podman and skopeo load, and a layout that keeps digests; oci-archive: an OCI layout alone; docker-1.9: schema1 and v1 images as Docker 1.9 saved them (default: docker-archive)"),
     Flag.withDefault("docker-archive"))
 }, (flags) => Effect.flatMap(Effect.promise(() => import("./SaveCommand.ts")), ({ save }) => save(flags))).pipe(
-  Command.withDescription("Write images as an archive that graph load, docker load, podman load and skopeo read"),
+  Command.withDescription("Write images as an archive that graph load, docker load, podman load and skopeo read; layers whose compressed form was given up are fetched again"),
   Command.withExamples([
     { command: "graph save debian:12 -o debian.tar", description: "Write an image to a file" },
     { command: "graph save debian:12 | ssh host docker load", description: "Send an image to another machine's Docker" }
