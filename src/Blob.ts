@@ -1,4 +1,4 @@
-import { Effect, type Scope, Stream } from "effect"
+import { Effect, type Scope, type Stream } from "effect"
 import type { Digest } from "./image/Digest.ts"
 import { BlobStore, type NotInStore } from "./store/BlobStore.ts"
 import type { StoreError } from "./store/Disk.ts"

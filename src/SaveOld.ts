@@ -29,8 +29,8 @@ export const lookUp = Effect.fn("SaveOld.lookUp")(function*(text: string): Effec
 
 /** An image's layer as a plain tar, and how long it is. */
 const tarOf = Effect.fnUntraced(function*(node: Node) {
-  const own = node.layers.at(-1)
-  if (node.layer === undefined || own === undefined) return emptyTar
+  const { own } = node
+  if (own === undefined || !node.layers.includes(own)) return emptyTar
   const { fd, path, size } = yield* (yield* BlobStore).open((yield* blobOf(own)).digest)
   const head = yield* attempt(path, () => new ArchiveFile(path, own.blob.digest, size, { path }).slice(0, 16))
   const plain = isCompressed(head) ? yield* Register.inflated({ fd, size }, own.blob.digest) : { path, size }
@@ -85,7 +85,7 @@ const chosen = Effect.fnUntraced(function*(names: ReadonlyArray<string>) {
 /** The layers that the archive of these images needs. */
 export const layers = Effect.fn("SaveOld.layers")(function*(names: ReadonlyArray<string>) {
   const { nodes } = yield* chosen(names)
-  return nodes.flatMap(({ layer, layers }) => layer === undefined ? [] : layers.slice(-1))
+  return nodes.flatMap(({ layers, own }) => own === undefined || !layers.includes(own) ? [] : [own])
 })
 
 /**

@@ -105,10 +105,7 @@ const recordOf = (id: string, raw: Uint8Array, below: string | undefined, endpoi
       rule: `Invalid parent ID. Expected ${below ?? "none"}, got ${parent === "" ? "none" : parent}.`
     })))
 
-const layered = (node: Node): Register.LayeredImage => {
-  const own = node.layers.at(-1)
-  return { ...node, layer: node.layer === undefined || own === undefined ? undefined : { ...own, size: node.size } }
-}
+const layered = (node: Node): Register.LayeredImage => ({ ...node, layer: node.own === undefined ? undefined : { ...node.own, size: node.size } })
 
 /**
  * Pulls a tag from a v1 registry (registry-v1: index, tag, ancestry, then each image's json and layer). Nothing there has a
