@@ -10,7 +10,7 @@ import { NoOldImage } from "./History.ts"
 import { isCompressed } from "./layer/inflate/Inflate.ts"
 import * as Register from "./Register.ts"
 import { blobOf } from "./Save.ts"
-import { BlobStore } from "./store/BlobStore.ts"
+import { BlobDamaged, BlobStore } from "./store/BlobStore.ts"
 import { Graph, type Image, ImageNotFound, type Node } from "./store/Graph.ts"
 import { Leases } from "./store/Leases.ts"
 
@@ -31,7 +31,10 @@ export const lookUp = Effect.fn("SaveOld.lookUp")(function*(text: string): Effec
 const tarOf = Effect.fnUntraced(function*(node: Node) {
   const { own } = node
   if (own === undefined || !node.layers.includes(own)) return emptyTar
-  const { fd, path, size } = yield* (yield* BlobStore).open((yield* blobOf(own)).digest)
+  const blobs = yield* BlobStore
+  const { digest } = yield* blobOf(own)
+  if (!(yield* blobs.verify(digest))) return yield* new BlobDamaged({ digest })
+  const { fd, path, size } = yield* blobs.open(digest)
   const head = yield* attempt(path, () => new ArchiveFile(path, own.blob.digest, size, { path }).slice(0, 16))
   const plain = isCompressed(head) ? yield* Register.inflated({ fd, size }, own.blob.digest) : { path, size }
   return { size: plain.size, bytes: new ArchiveFile(plain.path, own.blob.digest, plain.size, { path: plain.path }).stream() }

@@ -18,6 +18,13 @@ export class NotInStore extends Schema.TaggedError<NotInStore>()("NotInStore", {
   }
 }
 
+/** A blob of the store is not what it was: nothing is made of it. */
+export class BlobDamaged extends Schema.TaggedError<BlobDamaged>()("BlobDamaged", { digest: Digest.Digest }) {
+  override get message() {
+    return `the blob ${this.digest} is damaged in the store, and nothing was written of it: run \`graph check --repair\`, which fetches it again`
+  }
+}
+
 /** A committed blob. */
 export interface Blob {
   readonly digest: Digest.Digest

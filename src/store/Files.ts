@@ -74,10 +74,13 @@ export const place = (path: string, bytes: Uint8Array): Effect.Effect<void, Disk
       yield* Disk.sync(fd, draft)
     }))))
 
-/** Copies a file, sharing its blocks where the file system can, away from the main thread; visible once it is whole. */
-export const copy = (from: string, path: string): Effect.Effect<void, Disk.StoreError> =>
+/**
+ * Copies a file, sharing its blocks where the file system can, away from the main thread; visible once it is whole and `check` has found
+ * nothing wrong with the copy, which it is given open.
+ */
+export const copy = <E, R>(from: string, path: string, check: (fd: number, draft: string) => Effect.Effect<void, E, R>): Effect.Effect<void, Disk.StoreError | E, R> =>
   Effect.andThen(makeFolder(dirname(path), { parents: true }), renamed(path, (draft) =>
-    Effect.flatMap(begin(draft), (mode) => Effect.andThen(
+    Effect.flatMap(begin(draft), (mode) => Effect.all([
       Effect.callback<void, Disk.StoreError>((resume) => {
         let left = false
         copyFile(from, draft, constants.COPYFILE_FICLONE, (cause) => {
@@ -86,8 +89,9 @@ export const copy = (from: string, path: string): Effect.Effect<void, Disk.Store
         })
         return Effect.sync(() => { left = true })
       }),
+      Effect.scoped(Effect.flatMap(Disk.open(draft, constants.O_RDONLY), (fd) => check(fd, draft))),
       Disk.call("copy to", path, () => chmodSync(draft, mode))
-    ))))
+    ], { discard: true }))))
 
 /** A new file for this user alone, readable and writable until the scope closes. */
 export const fresh = (path: string): Effect.Effect<number, Disk.StoreError, Scope.Scope> =>
