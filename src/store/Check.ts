@@ -185,7 +185,7 @@ const rows = Effect.fnUntraced(function*({ db }: Shape) {
 })
 
 const contradicted = (home: Shape) => Effect.map(Rows.wrong(home), (wrong) =>
-  wrong.map(({ detail, subject }): Finding => ({ kind: "row-wrong", subject, detail })))
+  wrong.map(({ detail, mend, subject }): Finding => ({ kind: mend === undefined ? "image-wrong" : "row-wrong", subject, detail })))
 
 /** Compares rows, files and folders, and re-hashes every blob, letting others work in between. An empty list: all is well. */
 export const check = Effect.fn("Graph.check")(function*(home: Shape, options?: CheckOptions) {

@@ -169,7 +169,7 @@ const make = Effect.gen(function*() {
     }),
     putAway: (path: string) => putAway(home, path),
     mendRows: mendRows(home),
-    rewrite: Effect.flatMap(Rows.wrong(home), Effect.forEach(({ mend }) => mend, { discard: true })),
+    rewrite: Effect.flatMap(Rows.wrong(home), Effect.forEach(({ mend = Effect.void }) => mend, { discard: true })),
     close: (path: string) => Disk.call("change the mode of", path, () => {
       const stat = look(path)
       if (stat !== undefined) chmodSync(path, stat.mode & 0o700)
