@@ -1,9 +1,9 @@
 import { Effect, Layer, Option, Result } from "effect"
 import * as Pull from "../Pull.ts"
-import { RegistryOptions } from "../registry/Endpoint.ts"
 import * as Rollback from "../Rollback.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
+import * as Network from "./Network.ts"
 import type { PullFlags } from "./PullCommand.ts"
 import * as Run from "./Run.ts"
 
@@ -17,7 +17,7 @@ export const rollback = Effect.fnUntraced(function*(flags: PullFlags) {
   }
   const settings = Layer.merge(
     Layer.succeed(Pull.Durability, flags.durability),
-    Layer.effect(RegistryOptions, Effect.map(RegistryOptions, (options) => ({ ...options, insecure: flags.insecure }))))
+    Network.settings(flags))
   const outcomes = yield* Effect.forEach(flags.references, (reference) =>
     Effect.map(Effect.result(Rollback.rollback(reference, options)), (result) => ({ reference, result }))).pipe(
     Effect.provide(Towline.layer({ store: flags.store }).pipe(Layer.provideMerge(settings))))

@@ -8,6 +8,7 @@ import * as Repair from "../Repair.ts"
 import type { Finding } from "../store/Graph.ts"
 import { History } from "../store/History.ts"
 import { Collector } from "../store/upkeep/Collector.ts"
+import { Upkeep } from "../store/upkeep/Upkeep.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
 import * as Network from "./Network.ts"
@@ -126,9 +127,10 @@ export const check = Effect.fnUntraced(function*(flags: CheckFlags) {
     }
     return yield* left.length > 0 ? failed : Effect.void
   }
-  const findings = yield* Check.check(options).pipe(reading(flags.store))
+  const { away, findings } = yield* Effect.all({ findings: Check.check(options), away: Effect.flatMap(Upkeep, ({ quarantined }) => quarantined) }).pipe(reading(flags.store))
   if (flags.json) yield* Cli.print(JSON.stringify(findings))
   else yield* Cli.print(findings.length === 0 ? "no damage found" : findings.map(line).join("\n"))
+  if (away.length > 0 && !flags.json) yield* Cli.tell(`graph: quarantine/ of the store holds ${many(away.length, "thing")} that a repair put away, ${Format.bytes(away.reduce((sum, { size }) => sum + size, 0))}; gc removes each after 30 days, or with --older-than`)
   if (findings.length > 0) return yield* failed
 })
 

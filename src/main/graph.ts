@@ -59,7 +59,7 @@ const gc = Command.make("gc", {
   dryRun: Flag.Boolean("dry-run").pipe(Flag.withDescription("Say what would go; change nothing"), Flag.withoutNegation, Flag.withDefault(false)),
   keepStorage: Cli.size("keep-storage").pipe(Flag.withDescription("Stop once the store has no more than so many bytes; longest unused goes first"), Flag.optional),
   olderThan: Cli.age("older-than").pipe(
-    Flag.withDescription("Only what has had no name for so long (default: images at once, blobs without an image after 1h, partial blobs after 7d)"), Flag.optional),
+    Flag.withDescription("Only what has had no name for so long (default: images at once, blobs without an image after 1h, partial blobs after 7d, what a repair put away after 30d)"), Flag.optional),
   keepPartials: Cli.size("keep-partials").pipe(Flag.withDescription("Bytes of partial blobs to keep, the latest (default: 8GiB)"), Flag.optional),
   keepLast: Flag.Int("keep-last").pipe(Flag.withDescription("Keep what the last N values of each tag were (default: 1, the present one)"), Flag.withMetavar("N"), Flag.withDefault(1),
     Flag.filter((count) => count >= 1, () => "1 or more")),

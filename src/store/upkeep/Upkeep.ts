@@ -9,7 +9,7 @@ import { chainIds } from "../Graph.ts"
 import { blobPath, Home, layerPath, look } from "../Home.ts"
 import * as Compressed from "./Compressed.ts"
 import * as Rows from "./Rows.ts"
-import { putAway, quarantine } from "../Quarantine.ts"
+import { list, putAway, type PutAway, quarantine } from "../Quarantine.ts"
 
 type Shape = Home["Service"]
 
@@ -168,6 +168,7 @@ const make = Effect.gen(function*() {
       return true
     }),
     putAway: (path: string) => putAway(home, path),
+    quarantined: list(home),
     mendRows: mendRows(home),
     rewrite: Effect.flatMap(Rows.wrong(home), Effect.forEach(({ mend = Effect.void }) => mend, { discard: true })),
     close: (path: string) => Disk.call("change the mode of", path, () => {
@@ -213,6 +214,8 @@ export class Upkeep extends Context.Service<Upkeep, {
   readonly mendConfig: (id: string) => Effect.Effect<boolean, StoreError>
   /** Puts something in the store's folders away that the store does not list. Gives where it is now. */
   readonly putAway: (path: string) => Effect.Effect<string, StoreError>
+  /** What was put away and not removed yet, the latest first. */
+  readonly quarantined: Effect.Effect<ReadonlyArray<PutAway>, StoreError>
   /**
    * Writes chains again from the layers of manifests, and removes rows that name what is not there: tags, manifests, images.
    * Gives what was removed, in words.
