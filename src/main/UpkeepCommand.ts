@@ -15,7 +15,7 @@ import * as Network from "./Network.ts"
 import type { NetworkFlags } from "./NetworkFlags.ts"
 import { reading } from "./Reading.ts"
 import * as Run from "./Run.ts"
-import { table } from "./Table.ts"
+import { table, terminalColumns } from "./Table.ts"
 
 interface Flags {
   readonly store: string
@@ -141,11 +141,12 @@ export const log = Effect.fnUntraced(function*(flags: Flags & { readonly names: 
   const changes = yield* Effect.flatMap(History, (history) => tags.length === 0 ? history.log()
     : Effect.map(Effect.forEach(tags, (tag) => history.log(tag)), (lists) => lists.flat())).pipe(reading(flags.store))
   if (flags.json) return yield* Cli.print(JSON.stringify(changes))
+  const narrow = (terminalColumns() ?? 80) < 80
   yield* Cli.print(table([
-    ["TAG", "WHEN", "IMAGE", "MANIFEST", "FROM"],
+    ["TAG", "WHEN", "IMAGE", ...narrow ? [] : ["MANIFEST"], "FROM"],
     ...changes.map(({ at, endpoint, kept, manifest, name, now, reference, rollback }) => [
-      Format.printable(`${name}${reference.includes(":") ? "@" : ":"}${reference}`), new Date(at).toISOString().replace("T", " ").slice(0, 19),
-      now === null ? "removed" : `${now.slice(0, 12)}${kept ? "" : " (gone)"}`, manifest?.slice(7, 19) ?? "",
+      Format.printable(`${name}${reference.includes(":") ? "@" : ":"}${reference}`), new Date(at).toISOString().replace("T", " ").slice(0, narrow ? 16 : 19),
+      now === null ? "removed" : `${now.slice(0, 12)}${kept ? "" : " (gone)"}`, ...narrow ? [] : [manifest?.slice(7, 19) ?? ""],
       rollback ? "rollback" : Format.printable(endpoint ?? "here")
     ])
   ]))
