@@ -51,7 +51,7 @@ const cases: ReadonlyArray<Case> = [
 it.live("has blobs hashed by whom the store was opened with, several at a time", () => Effect.gen(function*() {
   const path = yield* temp
   let [now, most, all] = [0, 0, 0]
-  const hash = (fd: number, size: number, algorithm: "sha256" | "sha512", file: string) => Effect.gen(function*() {
+  const hash = (_: number, size: number, algorithm: "sha256" | "sha512", file: string) => Effect.gen(function*() {
     most = Math.max(most, ++now)
     all++
     yield* Effect.sleep("20 millis")
