@@ -36,7 +36,8 @@ await Promise.all([
   }),
   build({ ...common, outdir, banner, minify: true, entryPoints: { "layer-worker": "src/layer/worker.ts" } }),
   // The library shares its effect with the program that composes it.
-  build({ ...common, outdir, packages: "external", sourcemap: true, entryPoints: { index: "src/index.ts", testing: "src/testing/index.ts" } })
+  // In shared parts, so that what the test kit makes (a store) is of the classes the library knows.
+  build({ ...common, outdir, packages: "external", sourcemap: true, splitting: true, chunkNames: "lib-[hash]", entryPoints: { index: "src/index.ts", testing: "src/testing/index.ts" } })
 ])
 // What is run first asks Node to keep what it compiles, then loads the rest. Made last: where it is, all is.
 await Promise.all(["pull", "graph"].map((name) => build({

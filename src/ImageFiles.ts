@@ -1,4 +1,4 @@
-import { Effect, Schema, Stream } from "effect"
+import { Effect, Option, Schema, type Scope, Stream } from "effect"
 import type { Digest } from "./image/Digest.ts"
 import { Control } from "./layer/Control.ts"
 import { Refused } from "./layer/Fault.ts"
@@ -6,9 +6,12 @@ import { lookUp, type ViewEntry } from "./layer/view/View.ts"
 import { Extract } from "./layer/view/Extract.ts"
 import { LayerRefused } from "./layer/Workers.ts"
 import { Native, perform } from "./Layers.ts"
-import { BlobStore } from "./store/BlobStore.ts"
+import { closeFile, openFile } from "./layer/Unpacked.ts"
+import { BlobStore, type NotInStore } from "./store/BlobStore.ts"
 import * as Disk from "./store/Disk.ts"
 import { Graph, type Image } from "./store/Graph.ts"
+import * as Files from "./store/Files.ts"
+import { LayerStore } from "./store/LayerStore.ts"
 import { Leases } from "./store/Leases.ts"
 
 /** The image has no such file: nothing is there, or no file. `path` is as it was asked for. */
@@ -23,20 +26,30 @@ export class FileNotFound extends Schema.TaggedError<FileNotFound>()("FileNotFou
 /** The layers of an image, lowest first, as much of it as is known. */
 type Layered = Pick<Image, "layers">
 
-/** Opens every layer's blob, pinned for as long as the scope lasts. */
+/** A layer to read: its blob's file, or its folder. */
+type Opened = { readonly fd: number; readonly size: number } | { readonly folder: string }
+
+/** Opens every layer, pinned for as long as the scope lasts: its blob, or where that was given up, its folder. */
 const opened = Effect.fnUntraced(function*({ layers }: Layered) {
   const blobs = yield* BlobStore
-  yield* (yield* Leases).hold(layers.map(({ blob }) => blob.digest))
-  return yield* Effect.forEach(layers, ({ blob }) => blobs.open(blob.digest))
+  const store = yield* LayerStore
+  yield* (yield* Leases).hold(layers.flatMap(({ blob, diffId }) => [blob.digest, diffId]))
+  return yield* Effect.forEach(layers, Effect.fnUntraced(function*({ blob, diffId }): Effect.fn.Return<Opened, Disk.StoreError | NotInStore, Scope.Scope> {
+    const there = Option.isSome(yield* blobs.find(blob.digest)) ? Option.none() : yield* store.find(diffId)
+    if (Option.isSome(there)) return { folder: there.value.folder }
+    const { fd, size } = yield* blobs.open(blob.digest)
+    return { fd, size }
+  }))
 })
 
 /**
- * The names of an image's root file system, a folder before what is in it, without unpacking anything: the layers' tars are read.
+ * The names of an image's root file system, a folder before what is in it, without unpacking anything: the layers' tars are read, and
+ * the folders of those that are here unpacked alone.
  * With `hash` each file has the SHA-256 of its content.
  */
 export const list = Effect.fn("ImageFiles.list")(function*(image: Layered, options: { readonly hash?: boolean } = {}) {
   const files = yield* opened(image)
-  const job = { kind: "view", layers: files.map(({ fd, size }) => ({ fd, size })), hash: options.hash === true, native: yield* Native } as const
+  const job = { kind: "view", layers: files, hash: options.hash === true, native: yield* Native } as const
   const { entries } = yield* perform<"view">(job, "of the image", new Control()).pipe(Effect.catchTag("JobStopped", Effect.die))
   return entries
 }, Effect.scoped)
@@ -46,8 +59,10 @@ const nameOf = (path: string): string => Buffer.from(path, "utf8").toString("lat
 
 const reading = (extract: Extract, layer: Digest) => Effect.tryPromise({
   try: () => extract.next(),
-  catch: (error) => error instanceof Refused ? new LayerRefused({ layer, rule: error.rule }) : Disk.storeError(error, "read", layer)
+  catch: (error) => refusal(error, layer)
 })
+
+const refusal = (error: unknown, layer: Digest) => error instanceof Refused ? new LayerRefused({ layer, rule: error.rule }) : Disk.storeError(error, "read", layer)
 
 /** The bytes of one file of an image, symlinks on the way followed inside it; nothing is unpacked. */
 export const file = (image: Layered, path: string, label = "the image") => Stream.unwrap(Effect.gen(function*() {
@@ -58,8 +73,14 @@ export const file = (image: Layered, path: string, label = "the image") => Strea
   if (entry.type !== "file") return yield* new FileNotFound({ image: label, path, found: entry.type === "dir" ? "folder" : entry.type })
   const layer = image.layers[entry.layer]
   if (layer === undefined) return yield* Effect.die(new Error("a file without a layer"))
-  yield* (yield* Leases).hold([layer.blob.digest])
-  const { fd, size } = yield* (yield* BlobStore).open(layer.blob.digest)
+  const [opening] = yield* opened({ layers: [layer] })
+  if (opening === undefined) return yield* Effect.die(new Error("a layer that was not opened"))
+  if ("folder" in opening) {
+    const fd = yield* Effect.acquireRelease(
+      Effect.try({ try: () => openFile(opening.folder, entry.source), catch: (error) => refusal(error, layer.blob.digest) }), (fd) => Effect.sync(() => closeFile(fd)))
+    return Files.stream(fd, entry.size, path)
+  }
+  const { fd, size } = opening
   const native = yield* Native
   const extract = yield* Effect.acquireRelease(
     Effect.sync(() => new Extract(fd, size, entry.entry, entry.size, native)), (extract) => Effect.sync(() => extract.close()))

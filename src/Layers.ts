@@ -39,7 +39,7 @@ export const Native = Context.Reference<boolean>("Layers/Native", { defaultValue
 /** What a layer may ask before it is refused; `defaultLimits` unless told otherwise. */
 export const Limits = Context.Reference<LayerLimits>("Layers/Limits", { defaultValue: () => defaultLimits })
 
-const words: Partial<Record<Job["kind"], string>> = { unpack: "unpack a layer to", merge: "assemble a root file system in", remove: "remove", compare: "compare a layer in", hash: "read", inflate: "inflate an archive to" }
+const words: Partial<Record<Job["kind"], string>> = { unpack: "unpack a layer to", merge: "assemble a root file system in", remove: "remove", compare: "compare a layer in", verify: "verify a layer in", hash: "read", inflate: "inflate an archive to" }
 
 /** A system call's refusal in a worker, as the store's own error. */
 const storeError = (kind: Job["kind"]) => ({ code, detail, path, syscall }: SystemFault) =>

@@ -188,7 +188,8 @@ const registration = Effect.fnUntraced(function*({ names, plan }: Planned, moved
     const current = yield* named(name)
     if (Option.exists(current, ({ manifest }) => manifest.digest === plan.manifest.digest)) continue
     fresh.push(name)
-    if (Option.isSome(current)) renamed.push({ ...name, id: current.value.id })
+    // The same image in another manifest keeps its name.
+    if (Option.isSome(current) && current.value.id !== parts(plan.config.digest).hex) renamed.push({ ...name, id: current.value.id })
   }
   const changed = moved || fresh.length > 0 || Option.isNone(known)
   const row: Registration = {

@@ -6,7 +6,10 @@ import { Descriptor } from "./image/Descriptor.ts"
 import { Digest, parts } from "./image/Digest.ts"
 import * as MediaType from "./image/MediaType.ts"
 import type { PulledImage } from "./Pull.ts"
-import { BlobStore } from "./store/BlobStore.ts"
+import { Control } from "./layer/Control.ts"
+import { perform } from "./Layers.ts"
+import { BlobDamaged, BlobStore } from "./store/BlobStore.ts"
+import { Leases } from "./store/Leases.ts"
 import * as Files from "./store/Files.ts"
 import { LayerStore } from "./store/LayerStore.ts"
 
@@ -62,28 +65,34 @@ const blobPath = (root: string, digest: Digest): string => {
   return join(root, "blobs", algorithm, hex)
 }
 
+/** What was copied is the blob: one that was damaged in the store does not get further. */
+const sound = (digest: Digest, size: number) => (fd: number) => perform<"hash">({ kind: "hash", fd, size, algorithm: parts(digest).algorithm }, digest, new Control()).pipe(
+  Effect.catchTags({ LayerRefused: Effect.die, JobStopped: Effect.die }),
+  Effect.flatMap(({ hex }) => hex === parts(digest).hex ? Effect.void : Effect.fail(new BlobDamaged({ digest }))))
+
 /**
  * Writes `image` as an OCI image layout (image-spec, image-layout.md) to the folder `path`, or adds it to the layout there,
  * under the reference name `name`. Layers keep their compressed form; a schema2 manifest is written in OCI's media types.
- * Blobs come first, each by a rename, and index.json last. Several may write to one layout at a time.
+ * Blobs come first, each hashed once it is copied, each by a rename, and index.json last. Several may write to one layout at a time.
  */
 export const write = Effect.fn("OciLayout.write")(function*(image: PulledImage, path: string, name: string) {
   const blobs = yield* BlobStore
   const root = resolve(path)
+  yield* (yield* Leases).hold([image.manifest.digest, image.config.descriptor.digest, ...image.layers.map(({ blob }) => blob.digest)])
   yield* open(root)
   const { manifest, raw } = image.manifest.mediaType === MediaType.ociManifest
     ? { manifest: image.manifest, raw: yield* blobs.read(image.manifest.digest, image.manifest.size) }
     : asOci(image)
   yield* Effect.forEach(
     new Set([image.config.descriptor.digest, ...image.layers.map(({ blob }) => blob.digest)]),
-    (digest) => Effect.scoped(Effect.flatMap(blobs.open(digest), ({ path: from }) => Files.copy(from, blobPath(root, digest)))),
+    (digest) => Effect.scoped(Effect.flatMap(blobs.open(digest), ({ path: from, size }) => Files.copy(from, blobPath(root, digest), sound(digest, size)))),
     { concurrency: 4, discard: true }
   )
   yield* Files.place(blobPath(root, manifest.digest), raw)
   if ((yield* Durability) === "safe") yield* (yield* LayerStore).sync(root)
   yield* add(root, { ...manifest, annotations: { "org.opencontainers.image.ref.name": name } })
   return manifest
-})
+}, Effect.scoped)
 
 /** Puts an entry into index.json in place of the one with its name; what else is there stays, whoever writes it meanwhile. */
 const add = Effect.fnUntraced(function*(root: string, entry: Schema.Schema.Type<typeof Fields>) {

@@ -133,7 +133,7 @@ const stepsOf = Effect.fnUntraced(function*(id: string) {
     nodes.push(node.value)
     next = node.value.parent
   }
-  return nodes.reverse().map((node): OciForm.Step => ({ id: node.id, json: textOf(node), layer: node.layer === undefined ? undefined : node.layers.at(-1) }))
+  return nodes.reverse().map((node): OciForm.Step => ({ id: node.id, json: textOf(node), layer: node.own }))
 })
 
 /** The old JSON an image is understood by. That of a schema1 image is its v1Compatibility: its own lacks what the strong ID leaves out. */

@@ -1,13 +1,10 @@
 import { Effect, Result } from "effect"
-import { createHash } from "node:crypto"
 import { type CheckOptions, check } from "./Check.ts"
-import { Downloads } from "./Download.ts"
 import { Descriptor } from "./image/Descriptor.ts"
-import { type Digest, is, parts } from "./image/Digest.ts"
+import { type Digest, is } from "./image/Digest.ts"
 import { Control } from "./layer/Control.ts"
 import { Layers, perform } from "./Layers.ts"
-import { Registry, type Repository } from "./registry/Registry.ts"
-import { BlobStore } from "./store/BlobStore.ts"
+import * as Refetch from "./Refetch.ts"
 import type { Finding } from "./store/Check.ts"
 import type { StoreError } from "./store/Disk.ts"
 import { LayerStore } from "./store/LayerStore.ts"
@@ -26,51 +23,14 @@ export interface Repaired {
   readonly left: ReadonlyArray<Finding>
 }
 
-const repositoryOf = (name: string): Repository => {
-  const slash = name.indexOf("/")
-  return { domain: name.slice(0, slash), path: name.slice(slash + 1) }
-}
-
 /** One sentence for why something could not be had. */
 const reasonOf = (error: unknown): string => error instanceof Error ? error.message : String(error)
 
-const digestAs = (digest: Digest, bytes: Uint8Array) => {
-  const { algorithm } = parts(digest)
-  return `${algorithm}:${createHash(algorithm).update(bytes).digest("hex")}`
-}
-
-/** Puts a blob that is not there into the store again, from one of the places it came from. Gives which, or fails with a reason. */
-const fetch = Effect.fnUntraced(function*(digest: Digest, { media_type: mediaType, repository: name, role, size }: Source) {
-  const blob = new Descriptor({ mediaType, digest, size })
-  const blobs = yield* BlobStore
-  if (role === "config") {
-    const bytes = yield* (yield* Upkeep).configOf(digest)
-    if (bytes !== undefined && digestAs(digest, bytes) === digest) {
-      yield* blobs.put(blob, bytes)
-      return "written again from the image's row"
-    }
-  }
-  if (name === null) return yield* Effect.fail(new Error("nobody knows where it came from"))
-  const repository = repositoryOf(name)
-  if (role === "manifest" || role === "index") {
-    const { endpoint, raw } = yield* (yield* Registry).manifest(repository, digest)
-    yield* blobs.put(blob, raw)
-    return `fetched again from ${endpoint}`
-  }
-  yield* Effect.scoped(Effect.flatMap(Downloads, (downloads) => Effect.flatMap(downloads.get(blob, repository), ({ done }) => done)))
-  return `fetched again from ${name}`
-})
+const nobody = "nobody knows where it came from"
 
 /** Tries the places one after the other; the last reason counts. */
-const restore = Effect.fnUntraced(function*(digest: Digest, sources: ReadonlyArray<Source>) {
-  let reason = "nobody knows where it came from"
-  for (const source of sources) {
-    const tried = yield* Effect.result(fetch(digest, source))
-    if (Result.isSuccess(tried)) return { done: tried.success, reason }
-    reason = reasonOf(tried.failure)
-  }
-  return { done: undefined, reason }
-})
+const restore = (digest: Digest, sources: ReadonlyArray<Source>) => Effect.map(Effect.result(Refetch.from(digest, sources)), (tried) =>
+  Result.isSuccess(tried) ? { done: tried.success, reason: "" } : { done: undefined, reason: tried.failure._tag === "NoSource" ? nobody : reasonOf(tried.failure) })
 
 const erase = (path: string) => perform<"remove">({ kind: "remove", path }, path, new Control()).pipe(
   Effect.catchTags({ LayerRefused: Effect.die, JobStopped: Effect.die }))
@@ -107,7 +67,7 @@ const mendLayer = Effect.fnUntraced(function*(finding: Finding, diffId: Digest) 
   return yield* replace(finding, away, Effect.gen(function*() {
     let reason = ""
     for (const { digest, media_type: mediaType, repository, size } of ways) {
-      const wanted = { blob: new Descriptor({ mediaType, digest, size }), diffId, repository: repositoryOf(repository ?? "localhost/unknown") }
+      const wanted = { blob: new Descriptor({ mediaType, digest, size }), diffId, repository: Refetch.repositoryOf(repository ?? "localhost/unknown") }
       const made = yield* Effect.result(Effect.scoped(Effect.flatMap(Layers, (layers) => layers.get(wanted))))
       if (Result.isSuccess(made)) {
         yield* (yield* LayerStore).sync()
@@ -125,7 +85,7 @@ const mendUnverified = Effect.fnUntraced(function*(finding: Finding, diffId: Dig
   const known = yield* (yield* Upkeep).blobsOf(diffId)
   if (known.some(({ stored }) => stored)) return { finding, outcome: "left", detail: finding.detail } as const
   const ways = known.map(({ digest, media_type, repository, size }) => ({ digest, source: { role: "layer", media_type, size, diff_id: diffId, repository } as const }))
-  let reason = "nobody knows where it came from"
+  let reason = nobody
   for (const { digest, source } of ways.filter(({ source }) => source.repository !== null)) {
     const { done, reason: why } = yield* restore(digest, [source])
     if (done !== undefined) return { finding, outcome: "mended", detail: `its blob was ${done}` } as const
@@ -159,6 +119,10 @@ const mend = Effect.fnUntraced(function*(finding: Finding): Effect.fn.Return<Act
       return is(subject) ? yield* mendLayer(finding, subject) : left
     case "layer-unverified":
       return is(subject) ? yield* mendUnverified(finding, subject) : left
+    case "layer-sums-wrong":
+      if (!is(subject)) return left
+      yield* upkeep.forgetSums(subject)
+      return { finding, outcome: "mended", detail: "forgotten: it is compared with its blob" }
     case "layer-row-wrong":
       if (!is(subject) || facts === undefined) return left
       yield* upkeep.correct(subject, facts)

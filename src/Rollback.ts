@@ -1,8 +1,8 @@
-import { Effect, Option } from "effect"
+import { Effect, Option, Result } from "effect"
 import * as Reference from "./image/Reference.ts"
 import * as Pull from "./Pull.ts"
 import { Graph } from "./store/Graph.ts"
-import { History } from "./store/History.ts"
+import { type Earlier, History } from "./store/History.ts"
 
 /** What a rollback did: the tag names `image` by `digest` again. */
 export interface RolledBack {
@@ -13,8 +13,25 @@ export interface RolledBack {
 }
 
 /**
+ * Pulls what a tag was, by digest, from where it came, else from the tag's own repository. Of an image of before schema2 the registry knows what
+ * the tag led to, and not the manifest that was made of it.
+ */
+const again = Effect.fnUntraced(function*(own: string, { manifest, target }: Earlier, options: Pull.PullOptions) {
+  const names = new Set([...yield* (yield* History).sources(manifest), own])
+  const ways = [...names].flatMap((name) => [...new Set([manifest, target])].map((digest) => `${name}@${digest}`))
+  let [failure]: Array<Pull.PullError> = []
+  for (const way of ways) {
+    const tried = yield* Effect.result(Pull.pull(way, options))
+    if (Result.isSuccess(tried)) return
+    failure ??= tried.failure
+    if (tried.failure._tag !== "NotFound") break
+  }
+  if (failure !== undefined) return yield* Effect.fail(failure)
+})
+
+/**
  * Lets a tag point at what it pointed at before; once more goes one further back. What the store has no more is pulled again,
- * by its digest, from the tag's repository. Nothing is asked for otherwise.
+ * by its digest, from where it came. Nothing is asked for otherwise.
  */
 export const rollback = Effect.fn("Rollback.rollback")(function*(text: string, options: Pull.PullOptions = {}) {
   const reference = yield* Effect.fromResult(Reference.parse(text))
@@ -22,7 +39,7 @@ export const rollback = Effect.fn("Rollback.rollback")(function*(text: string, o
   const history = yield* History
   const value = yield* history.earlier(tag)
   const known = yield* (yield* Graph).byManifest(value.manifest)
-  if (Option.isNone(known) || known.value.missing.length > 0) yield* Pull.pull(`${tag.name}@${value.manifest}`, options)
+  if (Option.isNone(known) || known.value.missing.length > 0) yield* again(tag.name, value, options)
   yield* history.restore(tag, value)
   const done: RolledBack = { reference: `${tag.name}:${tag.reference}`, digest: value.target, manifest: value.manifest, image: value.image }
   return done

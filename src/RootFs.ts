@@ -9,6 +9,7 @@ import * as Disk from "./store/Disk.ts"
 import type { StoreError } from "./store/Disk.ts"
 import * as Files from "./store/Files.ts"
 import { LayerStore, type Staging } from "./store/LayerStore.ts"
+import { Leases } from "./store/Leases.ts"
 
 /** A root file system is only written where nothing is: `path` is a file, or a folder that holds something. */
 export class TargetNotEmpty extends Schema.TaggedError<TargetNotEmpty>()("TargetNotEmpty", { path: Schema.String, problem: Schema.String }) {
@@ -47,10 +48,11 @@ export interface Joining {
 }
 
 /**
- * Puts the layers, bottom first, together in the folder `rootfs` of a staging folder. A layer of the store stays there; any
+ * Puts the layers, bottom first, together in the folder `rootfs` of a staging folder; they are pinned while its scope lasts. A layer of the store stays there; any
  * other is unpacked, in parallel, while it is fetched, and taken apart by moving.
  */
 export const joined = Effect.fn("RootFs.joined")(function*(layers: ReadonlyArray<Wanted>, staging: Staging, { subject, ...how }: Joining) {
+  yield* (yield* Leases).hold(layers.flatMap(({ blob, diffId }) => [blob.digest, diffId]))
   const parts = yield* Effect.forEach(layers, (wanted, index) => part(wanted, index, staging), { concurrency: "unbounded" })
   const [root, hold] = [`${staging.path}/rootfs`, `${staging.path}/hold`]
   yield* Effect.forEach([root, hold], (path) => Files.makeFolder(path, { mode: 0o700 }))
@@ -67,7 +69,7 @@ export const joined = Effect.fn("RootFs.joined")(function*(layers: ReadonlyArray
  */
 export const assemble = Effect.fn("RootFs.assemble")(function*(
   layers: ReadonlyArray<Wanted>, target: string, link: Link, owners?: OwnerMap
-): Effect.fn.Return<Assembled, LayerError | StoreError, Scope.Scope | Effect.Services<ReturnType<typeof stage>> | LayerStore> {
+): Effect.fn.Return<Assembled, LayerError | StoreError, Scope.Scope | Effect.Services<ReturnType<typeof stage>> | LayerStore | Leases> {
   const store = yield* LayerStore
   const place = resolve(target)
   yield* Files.makeFolder(dirname(place), { parents: true })

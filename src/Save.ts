@@ -1,15 +1,16 @@
 import { Effect, Option, Result, Schema, Stream } from "effect"
+import { createHash } from "node:crypto"
 import { resolve } from "node:path"
 import { type ArchiveError } from "./archive/Fault.ts"
 import { ArchiveFile } from "./archive/ArchiveFile.ts"
 import * as Layouts from "./archive/Layouts.ts"
 import * as TarWriter from "./archive/TarWriter.ts"
 import type { Descriptor } from "./image/Descriptor.ts"
-import { Digest } from "./image/Digest.ts"
+import { Digest, parts } from "./image/Digest.ts"
 import * as MediaType from "./image/MediaType.ts"
 import * as Reference from "./image/Reference.ts"
 import * as OciLayout from "./OciLayout.ts"
-import { BlobStore, type NotInStore } from "./store/BlobStore.ts"
+import { BlobDamaged, BlobStore, type NotInStore } from "./store/BlobStore.ts"
 import type { StoreError } from "./store/Disk.ts"
 import * as Files from "./store/Files.ts"
 import { Graph, type Image } from "./store/Graph.ts"
@@ -35,16 +36,28 @@ export interface Savable {
 /** A layer of an image is in the store unpacked alone: no blob that holds it is there to be written. */
 export class NotSavable extends Schema.TaggedError<NotSavable>()("NotSavable", { layer: Digest }) {
   override get message() {
-    return `the store has the layer ${this.layer} unpacked, and not as a blob to be saved: pull its image with --output, which fetches it`
+    return `the store has the layer ${this.layer} unpacked, and not as a blob to be saved: \`graph save\` and \`pull --output\` fetch it again`
   }
 }
 
 /** Manifests are read whole, up to 4 MiB. */
 const manifestCap = 4 * 1024 * 1024
 
+/** The same bytes; where they are not the blob's, the stream fails at its end. */
+const verified = <E, R>(digest: Digest, bytes: Stream.Stream<Uint8Array, E, R>): Stream.Stream<Uint8Array, E | BlobDamaged, R> => Stream.suspend(() => {
+  const { algorithm, hex } = parts(digest)
+  const hash = createHash(algorithm)
+  return Stream.concat(
+    Stream.mapArray(bytes, (chunks) => {
+      for (const chunk of chunks) hash.update(chunk)
+      return chunks
+    }),
+    Stream.suspend(() => hash.digest("hex") === hex ? Stream.empty : Stream.fail(new BlobDamaged({ digest }))))
+})
+
 const content = Effect.fnUntraced(function*(descriptor: Descriptor) {
   const { path, size } = yield* (yield* BlobStore).open(descriptor.digest)
-  return { descriptor, bytes: new ArchiveFile(path, descriptor.digest, size, { path }).stream() }
+  return { descriptor, bytes: verified(descriptor.digest, new ArchiveFile(path, descriptor.digest, size, { path }).stream()) }
 }, Effect.scoped)
 
 const shortOf = (reference: string): string => /:([^:/@]+)$/.exec(reference)?.[1] ?? "latest"
@@ -90,7 +103,7 @@ const written = Effect.fnUntraced(function*(image: Savable, format: Format, all:
  * The bytes of an archive of these images: the same for the same images, blobs and names, whenever and wherever it is written.
  * All layers must be in the store as blobs, which are held there while the stream is read.
  */
-export const stream = (images: ReadonlyArray<Savable>, format: Format): Stream.Stream<Uint8Array, ArchiveError | StoreError | NotInStore | NotSavable, BlobStore | LayerStore | Leases> =>
+export const stream = (images: ReadonlyArray<Savable>, format: Format): Stream.Stream<Uint8Array, ArchiveError | StoreError | NotInStore | NotSavable | BlobDamaged, BlobStore | LayerStore | Leases> =>
   Stream.unwrap(Effect.gen(function*() {
     const all = merged(images)
     yield* (yield* Leases).hold(all.flatMap(({ config, layers, manifest }) => [manifest.digest, config.digest, ...layers.flatMap(({ blob, diffId }) => [blob.digest, diffId])]))

@@ -10,7 +10,7 @@ import { NoOldImage } from "./History.ts"
 import { isCompressed } from "./layer/inflate/Inflate.ts"
 import * as Register from "./Register.ts"
 import { blobOf } from "./Save.ts"
-import { BlobStore } from "./store/BlobStore.ts"
+import { BlobDamaged, BlobStore } from "./store/BlobStore.ts"
 import { Graph, type Image, ImageNotFound, type Node } from "./store/Graph.ts"
 import { Leases } from "./store/Leases.ts"
 
@@ -29,9 +29,12 @@ export const lookUp = Effect.fn("SaveOld.lookUp")(function*(text: string): Effec
 
 /** An image's layer as a plain tar, and how long it is. */
 const tarOf = Effect.fnUntraced(function*(node: Node) {
-  const own = node.layers.at(-1)
-  if (node.layer === undefined || own === undefined) return emptyTar
-  const { fd, path, size } = yield* (yield* BlobStore).open((yield* blobOf(own)).digest)
+  const { own } = node
+  if (own === undefined || !node.layers.includes(own)) return emptyTar
+  const blobs = yield* BlobStore
+  const { digest } = yield* blobOf(own)
+  if (!(yield* blobs.verify(digest))) return yield* new BlobDamaged({ digest })
+  const { fd, path, size } = yield* blobs.open(digest)
   const head = yield* attempt(path, () => new ArchiveFile(path, own.blob.digest, size, { path }).slice(0, 16))
   const plain = isCompressed(head) ? yield* Register.inflated({ fd, size }, own.blob.digest) : { path, size }
   return { size: plain.size, bytes: new ArchiveFile(plain.path, own.blob.digest, plain.size, { path: plain.path }).stream() }
@@ -57,11 +60,8 @@ const written = Effect.fnUntraced(function*(node: Node) {
   return { id, created, json: yield* Effect.fromResult(Compatibility.marshal(text, { id, parent, size })), layer: yield* tarOf(node) }
 })
 
-/**
- * The entries of an archive as Docker 1.9's `save` wrote it (graph/export.go): images of kinds schema1 and v1 with all they
- * stand on. A repository's bare name saves all its tags and digests. Files they need last as long as the scope.
- */
-export const members = Effect.fn("SaveOld.members")(function*(names: ReadonlyArray<string>) {
+/** The images that `names` mean, with all they stand on, and the names they get. */
+const chosen = Effect.fnUntraced(function*(names: ReadonlyArray<string>) {
   const graph = yield* Graph
   const tags = yield* graph.list
   const nodes = new Map<string, Node>()
@@ -82,8 +82,23 @@ export const members = Effect.fn("SaveOld.members")(function*(names: ReadonlyArr
     const image = yield* lookUp(given)
     yield* tag === "" ? add(image) : add(image, LegacyReference.normalizeLocalName(repository), tag)
   }
-  yield* (yield* Leases).hold([...nodes.values()].flatMap(({ layers }) => layers.flatMap(({ blob, diffId }) => [blob.digest, diffId])))
-  return Layouts.legacy(yield* Effect.forEach(nodes.values(), written), repositories)
+  return { nodes: [...nodes.values()], repositories }
+})
+
+/** The layers that the archive of these images needs. */
+export const layers = Effect.fn("SaveOld.layers")(function*(names: ReadonlyArray<string>) {
+  const { nodes } = yield* chosen(names)
+  return nodes.flatMap(({ layers, own }) => own === undefined || !layers.includes(own) ? [] : [own])
+})
+
+/**
+ * The entries of an archive as Docker 1.9's `save` wrote it (graph/export.go): images of kinds schema1 and v1 with all they
+ * stand on. A repository's bare name saves all its tags and digests. Files they need last as long as the scope.
+ */
+export const members = Effect.fn("SaveOld.members")(function*(names: ReadonlyArray<string>) {
+  const { nodes, repositories } = yield* chosen(names)
+  yield* (yield* Leases).hold(nodes.flatMap(({ layers }) => layers.flatMap(({ blob, diffId }) => [blob.digest, diffId])))
+  return Layouts.legacy(yield* Effect.forEach(nodes, written), repositories)
 })
 
 /** The bytes of that archive: the same for the same images and names. What it reads is held while the stream is. */

@@ -9,6 +9,7 @@ import { Credentials } from "./registry/Credentials.ts"
 import { Registry } from "./registry/Registry.ts"
 import { Transport } from "./registry/Transport.ts"
 import { V1Registry } from "./registry/V1Registry.ts"
+import type { StoreError } from "./store/Disk.ts"
 import * as Store from "./store/Store.ts"
 
 /** What the whole is made from. */
@@ -36,10 +37,13 @@ const withWorkers = (store: ReturnType<typeof Store.layer>) => {
   return store.pipe(Layer.provide(Layer.merge(remover, hasher)))
 }
 
-/** The whole: a store, a registry client, the workers, and what shares their work. Needs a FileSystem for credentials and configuration. */
-export const layer = (options: TowlineOptions) => {
+/** As `layer`, on a store that is opened in another way, such as the test kit's in memory. */
+export const layerOn = (store: Layer.Layer<Store.Services, StoreError>) => {
   const registry = Layer.merge(Registry.layer, V1Registry.layer).pipe(
     Layer.provide(Layer.mergeAll(Transport.layer, Credentials.layer)), Layer.provide(Configuration.layer))
-  const base = Layer.mergeAll(layerStore(options), registry).pipe(Layer.provideMerge(Workers.layer))
+  const base = Layer.mergeAll(withWorkers(store), registry).pipe(Layer.provideMerge(Workers.layer))
   return Layer.mergeAll(Layers.layer, Pools.layer).pipe(Layer.provideMerge(Download.Downloads.layer), Layer.provideMerge(base))
 }
+
+/** The whole: a store, a registry client, the workers, and what shares their work. Needs a FileSystem for credentials and configuration. */
+export const layer = (options: TowlineOptions) => layerOn(Store.layer({ path: options.store }))

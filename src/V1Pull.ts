@@ -92,10 +92,7 @@ const verified = (subject: Subject) => (receipt: Receipt) => Effect.gen(function
   return yield* refuse(subject, `its bytes do not have the checksum ${subject.json.payloadChecksums.join(" or ")} that came with its json`)
 })
 
-const layered = (node: Node): Register.LayeredImage => {
-  const own = node.layers.at(-1)
-  return { ...node, layer: node.layer === undefined || own === undefined ? undefined : { ...own, size: node.size } }
-}
+const layered = (node: Node): Register.LayeredImage => ({ ...node, layer: node.own === undefined ? undefined : { ...node.own, size: node.size } })
 
 /**
  * Pulls a tag from a v1 registry (registry-v1: index, tag, ancestry, then each image's json and layer). Nothing there has a

@@ -14,7 +14,7 @@ const arrows: Readonly<Record<string, ReadonlyArray<string>>> = {
   image: [], registry: ["image"], layer: ["image"], store: ["image"], progress: ["image"],
   // An archive is a tar file that is read in place: the layers' tar reader reads its headers.
   archive: ["image", "layer"],
-  testing: ["image", "layer"], top: ["image", "registry", "layer", "store", "progress", "archive"],
+  testing: ["image", "layer", "store"], top: ["image", "registry", "layer", "store", "progress", "archive"],
   main: ["image", "registry", "layer", "store", "progress", "archive", "top"]
 }
 

@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Option, Stream } from "effect"
-import { lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as OciLayout from "../src/OciLayout.ts"
 import * as Pull from "../src/Pull.ts"
+import * as Save from "../src/Save.ts"
 import { BlobStore } from "../src/store/BlobStore.ts"
 import { ImageBuilder, TestRegistry } from "../src/testing/index.ts"
 import { assertSound, temporary, towline } from "./harness.ts"
@@ -19,6 +20,30 @@ const setting = Effect.gen(function*() {
 const base = [{ path: "a", contents: noise("a", 50_000) }]
 
 describe("OciLayout", () => {
+  it.live("a blob that is damaged in the store gets into no layout and no archive", () => Effect.gen(function*() {
+    const { folder, registry } = yield* setting
+    registry.put("app", "1", image({ layers: [layer(base), layer([{ path: "b", contents: noise("b", 3_000_000) }])] }))
+    yield* Effect.gen(function*() {
+      const one = yield* Pull.pull(`${registry.host}/app:1`, { platform })
+      const [saved] = yield* Save.find([`${registry.host}/app:1`])
+      for (const digest of [one.config.descriptor.digest, ...one.layers.map(({ blob }) => blob.digest)]) {
+        const file = join(folder, "store/blobs/sha256", digest.slice(7))
+        const bytes = readFileSync(file)
+        bytes[bytes.byteLength - 1] = (bytes.at(-1) ?? 0) ^ 1
+        writeFileSync(file, bytes)
+        const path = join(folder, digest.slice(7, 19))
+        const refused = yield* Effect.flip(OciLayout.write(one, path, "1"))
+        assert.match(refused.message, new RegExp(`${digest} is damaged in the store.*graph check --repair`))
+        assert.isFalse(existsSync(join(path, "index.json")) || existsSync(join(path, "blobs/sha256", digest.slice(7))))
+        assert.isTrue(readdirSync(join(path, "blobs/sha256")).every((name) => name.length === 64))
+        const archive = yield* Effect.flip(Save.write(saved === undefined ? [] : [saved], "oci-archive", `${path}.tar`))
+        assert.deepStrictEqual([archive._tag, existsSync(`${path}.tar`)], ["BlobDamaged", false])
+        bytes[bytes.byteLength - 1] = (bytes.at(-1) ?? 0) ^ 1
+        writeFileSync(file, bytes)
+      }
+    }).pipe(Effect.provide(towline(folder)))
+  }).pipe(Effect.scoped), 60_000)
+
   it.live("a layout takes images from several pulls at once, and again after one that was stopped", () => Effect.gen(function*() {
     const { folder, registry } = yield* setting
     const tags = ["a", "b", "c", "d"]

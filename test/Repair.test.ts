@@ -6,7 +6,7 @@ import { DatabaseSync } from "node:sqlite"
 import * as Check from "../src/Check.ts"
 import * as Pull from "../src/Pull.ts"
 import * as Repair from "../src/Repair.ts"
-import { ImageBuilder, TestRegistry, Tree } from "../src/testing/index.ts"
+import { Fault, ImageBuilder, TestRegistry, Tree } from "../src/testing/index.ts"
 import { temporary, towline } from "./harness.ts"
 
 const platform = "linux/amd64"
@@ -86,17 +86,17 @@ describe("Repair", () => {
   }).pipe(Effect.scoped), 60_000)
 
   it.live("puts away and names what cannot be had again; the next pull has it again when it can be", () => Effect.gen(function*() {
-    const { folder, reference, store } = yield* pulled
+    const { folder, reference, registry, store } = yield* pulled
     const digest = demo.layers[1]?.digest ?? ""
     damage(blobFile(store, digest))
-    alter(store, "UPDATE origins SET repository = replace(repository, '/app', '/none')")
+    registry.script([{ match: { kind: "blob" }, do: Fault.status(404) }])
     const report = yield* repaired(folder)
     const [action] = report.actions
     assert.deepStrictEqual([action?.outcome, action?.finding.subject], ["quarantined", digest])
     assert.match(action?.detail ?? "", /quarantine\/blob-sha256-.* could not be had again: /)
     assert.deepStrictEqual(readdirSync(join(store, "quarantine")).length, 1)
     assert.include(report.left.map(({ kind }) => kind), "layer-unverified")
-    alter(store, "UPDATE origins SET repository = replace(repository, '/none', '/app')")
+    registry.script([])
     yield* Effect.gen(function*() {
       yield* Pull.pull(reference, { platform, blobs: true })
       assert.deepStrictEqual(yield* Check.check(), [])

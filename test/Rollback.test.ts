@@ -6,7 +6,7 @@ import * as Rollback from "../src/Rollback.ts"
 import { Graph } from "../src/store/Graph.ts"
 import { History } from "../src/store/History.ts"
 import { Collector } from "../src/store/upkeep/Collector.ts"
-import { ImageBuilder, TestRegistry } from "../src/testing/index.ts"
+import { ImageBuilder, LegacyImage, TestRegistry } from "../src/testing/index.ts"
 import { command } from "./command.ts"
 import { assertSound, temporary, towline } from "./harness.ts"
 import { assertFailed } from "./main/setting.ts"
@@ -62,6 +62,26 @@ describe("Rollback", () => {
       yield* assertSound(folder)
     }).pipe(Effect.provide(towline(folder)))
   }).pipe(Effect.scoped))
+
+  it.live("fetches again from where it came, whatever it is called here, and images of before schema2 by what the tag led to", () => Effect.gen(function*() {
+    const registry = yield* TestRegistry.make()
+    const folder = yield* temporary
+    const old = ["a", "b"].map((name) => LegacyImage.legacy({ seed: name, steps: [{ tar: [{ path: name, contents: name }] }] }).schema1({ repository: "old", tag: "1" }))
+    yield* Effect.gen(function*() {
+      const [graph, collector] = [yield* Graph, yield* Collector]
+      for (const [at, image] of old.entries()) {
+        registry.put("old", "1", image).put("new", "1", images[at] ?? ImageBuilder.demo())
+        for (const name of ["old", "new"]) yield* Pull.pull(`${registry.host}/${name}:1`, { platform })
+        yield* graph.tag(yield* graph.resolve(`${registry.host}/new:1`), { name: "localhost/mine", reference: "1" }, { force: true })
+      }
+      const first = (yield* (yield* History).earlier({ name: `${registry.host}/old`, reference: "1" })).manifest
+      assert.strictEqual((yield* collector.collect()).images.length, 2)
+      assert.strictEqual((yield* Rollback.rollback("localhost/mine:1", { platform })).manifest, digests[0])
+      const back = yield* Rollback.rollback(`${registry.host}/old:1`, { platform })
+      assert.deepStrictEqual([back.manifest, back.digest], [first, old[0]?.manifest.descriptor.digest])
+      yield* assertSound(folder)
+    }).pipe(Effect.provide(towline(folder)))
+  }).pipe(Effect.scoped), 60_000)
 
   it.live("by the command", () => Effect.gen(function*() {
     const { folder, reference } = yield* setting

@@ -46,6 +46,9 @@ it.live("an image goes through an archive with its digest, and through OCI's med
     assert.deepStrictEqual(shown.layers.map(({ blob }) => blob.digest), image.layers.map(({ digest }) => digest))
     assert.strictEqual(loaded.images[0]?.digest === image.manifest.descriptor.digest, format === "docker-archive")
   }
+  // One image in two manifests: it takes its own name from nobody.
+  const both = yield* Effect.forEach(["docker-archive", "oci-archive"], (file) => load(join(folder, file))).pipe(Effect.provide(towline(join(folder, "both"))))
+  assert.deepStrictEqual(both.map(({ renamed }) => renamed), [[], []])
 })), 60_000)
 
 it.live("a layer that was never fetched in this image's form is written in the one that is there, or not at all", () => Effect.scoped(Effect.gen(function*() {

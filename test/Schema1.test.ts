@@ -9,6 +9,7 @@ import * as Policy from "../src/Policy.ts"
 import { Hub } from "../src/progress/Hub.ts"
 import { keyOf, type PullEvent } from "../src/progress/PullEvent.ts"
 import * as Pull from "../src/Pull.ts"
+import * as SaveOld from "../src/SaveOld.ts"
 import { hash } from "../src/registry/Jws.ts"
 import { Graph } from "../src/store/Graph.ts"
 import * as Archive from "../src/testing/Archive.ts"
@@ -58,6 +59,19 @@ const strongIds = (() => {
 })()
 
 suite(Layer.empty, { excludeTestServices: true })("Pull of schema1", (it) => {
+  it.effect("makes the same of an image whether those it stands on were there or not, also where a step left no layer", () => setting(Effect.fnUntraced(function*(registry) {
+    const steps = [{ tar: tars[0] ?? [] }, { json: { throwaway: true } }, { tar: tars[1] ?? [] }]
+    const [below, whole] = [LegacyImage.legacy({ steps: steps.slice(0, 2) }), LegacyImage.legacy({ steps })]
+    registry.put("below", "1", below.schema1({ repository: "below", tag: "1" })).put("app", "1", whole.schema1(options))
+    const alone = yield* Effect.scoped(Effect.flatMap(temporary, (folder) => pulled(registry).pipe(Effect.provide(towline(folder), { local: true }))))
+    yield* pulled(registry, "below:1")
+    const got = yield* pulled(registry)
+    assert.deepStrictEqual([got.id, got.layers.length, got.manifest, got.config.descriptor], [alone.id, 2, alone.manifest, alone.config.descriptor])
+    const members = yield* Effect.scoped(SaveOld.members([`${registry.host}/app:1`]))
+    const sizes = [...members].flatMap(({ contents, name }) => !name.endsWith("/layer.tar") ? [] : [contents instanceof Uint8Array ? contents.byteLength : contents?.size])
+    assert.strictEqual(sizes.filter((size) => size === 1024).length, 1, "the step without a layer has an empty one")
+  })))
+
   it.effect("takes good signatures, and says whose", () => setting(Effect.fnUntraced(function*(registry) {
     registry.put("app", "1", signed).put("app", "plain", image.schema1({ ...options, tag: "plain" }))
     const plan = yield* Pull.plan(`${registry.host}/app:1`, { platform })

@@ -16,14 +16,26 @@ export const temporary: Effect.Effect<string, never, Scope.Scope> = Effect.acqui
   Effect.sync(() => mkdtempSync(join(tmpdir(), "towline-"))),
   (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true })))
 
+/** What may be set otherwise. */
+interface Options {
+  readonly places?: Partial<Places.Places>
+  readonly native?: boolean
+  readonly limits?: Partial<RetryPolicy.Limits>
+  readonly durability?: "safe" | "fast"
+}
+
 /**
  * The real services over a store in `folder`, with waits a hundredth as long and no credentials. Unpacked files are only
  * waited for where `durability` says so: a sync is of the whole file system, with whatever other tests write there.
  */
 export const towline = (
-  folder: string, options: { readonly places?: Partial<Places.Places>; readonly native?: boolean; readonly limits?: Partial<RetryPolicy.Limits>; readonly durability?: "safe" | "fast" } = {}
+  folder: string, options: Options = {}
 ) =>
-  Towline.layer({ store: join(folder, "store") }).pipe(
+  settings(folder, Towline.layer({ store: join(folder, "store") }), options)
+
+/** The same over any store. */
+export const settings = (folder: string, whole: ReturnType<typeof Towline.layer>, options: Options = {}) =>
+  whole.pipe(
     Layer.provideMerge(Layer.mergeAll(
       NodeServices.layer,
       ConfigProvider.layer(ConfigProvider.fromEnvRecord({ DOCKER_CONFIG: join(folder, "no-config") })),

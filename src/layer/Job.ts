@@ -50,10 +50,23 @@ export interface RemoveJob {
   readonly path: string
 }
 
-/** Unpack a blob as `UnpackJob` does, and compare the unpacked layer in the folder `layer` with what came out. */
+/**
+ * Unpack a blob as `UnpackJob` does, and compare the unpacked layer in the folder `layer` with what came out. If they are the same in all, what
+ * came out is recorded in the new file `record`, if one is given.
+ */
 export interface CompareJob extends Omit<UnpackJob, "kind"> {
   readonly kind: "compare"
   readonly layer: string
+  readonly record?: string
+}
+
+/** Compare the unpacked layer in the folder `layer` with the sums in the file `sums`, whose SHA-256 must be `hash`. */
+export interface VerifyJob {
+  readonly kind: "verify"
+  readonly layer: string
+  readonly sums: string
+  readonly hash: string
+  readonly native: boolean
 }
 
 /** Hash the first `size` bytes of the file `fd`. */
@@ -77,17 +90,17 @@ export interface InflateJob {
   readonly native: boolean
 }
 
-/** Read the layers' tars in the files, lowest first, into one root file system, and list its names. */
+/** Read the layers, tars in files or unpacked in folders, lowest first, into one root file system, and list its names. */
 export interface ViewJob {
   readonly kind: "view"
-  readonly layers: ReadonlyArray<{ readonly fd: number; readonly size: number }>
+  readonly layers: ReadonlyArray<{ readonly fd: number; readonly size: number } | { readonly folder: string }>
   /** Hash what files hold. */
   readonly hash: boolean
   readonly native: boolean
 }
 
 /** What a worker can be asked. */
-export type Job = UnpackJob | PumpJob | MergeJob | RemoveJob | InflateJob | CompareJob | HashJob | ViewJob
+export type Job = UnpackJob | PumpJob | MergeJob | RemoveJob | InflateJob | CompareJob | VerifyJob | HashJob | ViewJob
 
 /** What applying could not set on this host. */
 export type Unset = ApplySummary["unset"]
@@ -106,7 +119,10 @@ export interface Answers {
   readonly pump: { readonly pumped: true }
   readonly merge: { readonly unset: Unset }
   readonly remove: { readonly removed: true }
-  readonly compare: Comparison & Pick<Unpacked, "entries" | "size">
+  /** `recorded`: the SHA-256 of the sums, if they were written. */
+  readonly compare: Comparison & Pick<Unpacked, "entries" | "size"> & { readonly recorded: string | undefined }
+  /** Undefined where the file of sums is not what it was. */
+  readonly verify: (Comparison & Pick<Unpacked, "entries" | "size">) | undefined
   readonly hash: { readonly hex: string }
   readonly view: { readonly entries: ReadonlyArray<ViewEntry> }
   readonly inflate: { readonly size: number }

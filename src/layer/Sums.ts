@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto"
-import { type BigIntStats, chmodSync, closeSync, constants, lstatSync, openSync, readFileSync, readlinkSync, readSync, writeSync } from "node:fs"
+import { type BigIntStats, chmodSync, closeSync, constants, fsyncSync, lstatSync, openSync, readFileSync, readlinkSync, readSync, writeSync } from "node:fs"
 import { deviceOf, metadataOf } from "./merge/Copy.ts"
 import { printable } from "./Fault.ts"
 import { entersAll, LayerSource, list } from "./merge/LayerSource.ts"
@@ -23,10 +23,11 @@ export interface Sum {
   readonly data: string
 }
 
-/** How to look at a layer; `stop` is called for each name and every 256 KiB. */
+/** How to look at a layer; `stop` is called for each name and every 256 KiB. With `contents` false, of a file's content only its size is told. */
 export interface SumsOptions {
   readonly syscalls: Syscalls
   readonly stop: () => void
+  readonly contents?: boolean
 }
 
 /** The journal of a layer is not what towline writes. */
@@ -66,6 +67,7 @@ class Walk {
   private readonly layer: LayerSource
   private readonly syscalls: Syscalls
   private readonly stop: () => void
+  private readonly contents: boolean
   private readonly privileged = entersAll()
   private readonly unset = new Map<Name.Name, Meta.Unset>()
   /** Names of devices that are only recorded, by folder. */
@@ -73,9 +75,10 @@ class Walk {
   private readonly groups = new Map<bigint, Name.Name>()
   private readonly said: Array<string> = []
 
-  constructor(folder: string, { stop, syscalls }: SumsOptions) {
+  constructor(folder: string, { contents = true, stop, syscalls }: SumsOptions) {
     this.syscalls = syscalls
     this.stop = stop
+    this.contents = contents
     if (!isCanonical(`${folder}/meta`)) this.said.push("damaged")
     this.layer = new LayerSource(folder, { move: false, entersAll: this.privileged, stop })
     for (const record of Meta.read(`${folder}/meta`)) {
@@ -157,7 +160,7 @@ class Walk {
       this.groups.set(stats.ino, name)
     }
     switch (type) {
-      case "file": return this.content(path, stats)
+      case "file": return this.contents ? this.content(path, stats) : String(stats.size)
       case "symlink": return readlinkSync(path, "buffer").toString("latin1")
       default: return deviceOf(stats.rdev).join(",")
     }
@@ -207,12 +210,19 @@ export const of = (folder: string, options: SumsOptions): Generator<Sum> => new 
 
 const heading = "towline-sums 1"
 
-/** Writes sums to the new file `file` (0600); gives the file's own SHA-256. */
-export const write = (file: string, sums: Iterable<Sum>): string => {
+/** What a file of sums is of: the layer's diff ID, the sum of its tar's header sizes, and the tar's entries. */
+export interface Facts {
+  readonly diffId: string
+  readonly size: number
+  readonly entries: number
+}
+
+/** Writes the sums of a layer to the new file `file` (0600), durably: a heading, the facts, then a line a name. Gives the file's SHA-256. */
+export const write = (file: string, { diffId, entries, size }: Facts, sums: Iterable<Sum>): string => {
   const fd = openSync(file, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW, 0o600)
   const hash = createHash("sha256")
   try {
-    let lines = `${heading}\n`
+    let lines = `${heading}\n${JSON.stringify([diffId, size, entries])}\n`
     const flush = () => {
       const bytes = Buffer.from(lines)
       hash.update(bytes)
@@ -224,10 +234,47 @@ export const write = (file: string, sums: Iterable<Sum>): string => {
       if (lines.length > 0x10000) flush()
     }
     flush()
+    fsyncSync(fd)
     return hash.digest("hex")
   } finally {
     closeSync(fd)
   }
+}
+
+/** The SHA-256 of a file. */
+export const hashOf = (file: string, stop: () => void): string => {
+  const fd = openSync(file, read)
+  try {
+    const hash = createHash("sha256")
+    for (let at = 0;;) {
+      stop()
+      const length = readSync(fd, piece, 0, piece.byteLength, at)
+      if (length === 0) return hash.digest("hex")
+      hash.update(piece.subarray(0, length))
+      at += length
+    }
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** What `write` wrote to a file whose digest has been found right: its facts and, to be ended or run to its end, its sums. */
+export const open = (file: string): { readonly facts: Facts; readonly sums: Generator<Sum> } => {
+  const lines = Meta.lines(file)
+  const [title, facts] = [lines.next().value, lines.next().value]
+  if (title !== heading || facts === undefined) throw new Error(`${file} has the digest of recorded sums, and is none`)
+  const [diffId, size, entries]: readonly [string, number, number] = JSON.parse(facts)
+  const sums = function*(): Generator<Sum> {
+    try {
+      for (const line of lines) {
+        const [name, type, mode, owner, mtime, xattrs, data]: readonly [string, Sum["type"], number, string, string, Sum["xattrs"], string] = JSON.parse(line)
+        yield { name, type, mode, owner, mtime, xattrs, data }
+      }
+    } finally {
+      lines.return(undefined)
+    }
+  }
+  return { facts: { diffId, size, entries }, sums: sums() }
 }
 
 /** A name that is not as it should be: not there, not to be there, or what of it is different. */

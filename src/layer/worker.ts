@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto"
-import { mkdirSync, readSync, writeSync } from "node:fs"
+import { lstatSync, mkdirSync, readSync, writeSync } from "node:fs"
 import { parentPort, workerData } from "node:worker_threads"
 import { Apply } from "./apply/Apply.ts"
 import { Control, Gate, Stopped } from "./Control.ts"
@@ -7,13 +7,14 @@ import { Refused } from "./Fault.ts"
 import { MetaDamaged } from "./apply/Meta.ts"
 import { defaultLimits } from "./Limits.ts"
 import { inflater } from "./inflate/Inflate.ts"
-import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob, PumpJob, RemoveJob, Reply, Request, Unpacked, UnpackJob, ViewJob } from "./Job.ts"
+import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob, PumpJob, RemoveJob, Reply, Request, Unpacked, UnpackJob, VerifyJob, ViewJob } from "./Job.ts"
 import { flatten } from "./merge/Flatten.ts"
 import { merge } from "./merge/Merge.ts"
 import { removeTree } from "./tree/Remove.ts"
 import { Ring, RingBroken } from "./Ring.ts"
 import * as Sums from "./Sums.ts"
 import * as Syscalls from "./Syscalls.ts"
+import { show } from "./Unpacked.ts"
 import { View } from "./view/View.ts"
 import { TarReader } from "./tar/Tar.ts"
 
@@ -113,24 +114,43 @@ const remove = (job: RemoveJob, control: Control): Answers["remove"] => {
   return { removed: true }
 }
 
-const compare = async (job: CompareJob, control: Control): Promise<Answers["compare"]> => {
-  const { entries, size } = await unpack({ ...job, kind: "unpack" }, control)
-  const options = { syscalls: syscalls(job.native), stop: stopOf(control) }
-  const should = Sums.of(job.folder, options)
+/** Compares the layer in a folder with what it should be; a journal that cannot be read is a difference. */
+const against = (layer: string, should: Generator<Sums.Sum>, options: Sums.SumsOptions): Sums.Comparison => {
   try {
-    return { entries, size, ...Sums.compare(should, Sums.of(job.layer, options), { attributes: options.syscalls.native }) }
+    return Sums.compare(should, Sums.of(layer, options), { attributes: options.syscalls.native })
   } catch (error) {
-    if (!(error instanceof MetaDamaged) || !error.file.startsWith(job.layer)) throw error
-    return { entries, size, count: 1, differences: [{ path: `line ${error.line}`, what: "journal" }], unread: 0 }
+    if (!(error instanceof MetaDamaged) || !error.file.startsWith(layer)) throw error
+    return { count: 1, differences: [{ path: `line ${error.line}`, what: "journal" }], unread: 0 }
   } finally {
     should.return(undefined)
   }
 }
 
+const compare = async (job: CompareJob, control: Control): Promise<Answers["compare"]> => {
+  const { diffId, entries, size } = await unpack({ ...job, kind: "unpack" }, control)
+  const options = { syscalls: syscalls(job.native), stop: stopOf(control) }
+  const found = against(job.layer, Sums.of(job.folder, options), options)
+  const same = found.count === 0 && found.unread === 0
+  const recorded = job.record === undefined || !same ? undefined : Sums.write(job.record, { diffId, size, entries }, Sums.of(job.folder, options))
+  return { entries, size, ...found, recorded }
+}
+
+const verify = (job: VerifyJob, control: Control): Answers["verify"] => {
+  const options = { syscalls: syscalls(job.native), stop: stopOf(control) }
+  if (lstatSync(job.sums, { throwIfNoEntry: false })?.isFile() !== true || Sums.hashOf(job.sums, options.stop) !== job.hash) return undefined
+  const { facts: { entries, size }, sums } = Sums.open(job.sums)
+  return { entries, size, ...against(job.layer, sums, options) }
+}
+
 const view = async (job: ViewJob, control: Control): Promise<Answers["view"]> => {
   const stop = stopOf(control)
   const made = new View({ hash: job.hash })
-  for (const { fd, size } of job.layers) {
+  for (const layer of job.layers) {
+    if ("folder" in layer) {
+      show(made, layer.folder, { syscalls: syscalls(job.native), stop, contents: job.hash })
+      continue
+    }
+    const { fd, size } = layer
     made.begin()
     const tar = new TarReader(made)
     const inflate = inflater((bytes) => {
@@ -214,6 +234,7 @@ const perform = (job: Job, control: Control): Answers[Job["kind"]] | Promise<Ans
     case "merge": return assemble(job, control)
     case "remove": return remove(job, control)
     case "compare": return compare(job, control)
+    case "verify": return verify(job, control)
     case "hash": return hash(job, control)
     case "view": return view(job, control)
     case "inflate": return inflateArchive(job, control)

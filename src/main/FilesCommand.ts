@@ -60,8 +60,9 @@ export const files = Effect.fnUntraced(function*(flags: Flags & { readonly image
     const { gid, link, name, sha256, target, type, uid } = entry
     const tail = type === "symlink" ? ` -> ${shown(target)}` : link === undefined ? "" : ` link to /${shown(link)}`
     const hash = flags.hash ? `  ${(sha256 ?? "").padEnd(64)}` : ""
-    const line = `${modeOf(entry)}  ${`${uid}:${gid}`.padEnd(owners)}  ${sizeOf(entry).padStart(width)}${hash}  /${shown(name)}${tail}`
-    return columns === undefined ? line : Format.fit(line, columns)
+    const facts = `${modeOf(entry)}  ${`${uid}:${gid}`.padEnd(owners)}  ${sizeOf(entry).padStart(width)}${hash}  `
+    // Facts stay whole: of the name what there is room for, from both its ends.
+    return columns === undefined ? `${facts}/${shown(name)}${tail}` : `${facts}${Format.fit(`/${shown(name)}${tail}`, Math.max(20, columns - facts.length))}`
   }).join("\n"))
 })
 

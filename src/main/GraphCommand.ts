@@ -51,8 +51,9 @@ export const show = Effect.fnUntraced(function*(flags: Named) {
 export const rm = Effect.fnUntraced(function*(flags: Named) {
   const removed = yield* Effect.flatMap(Graph, (graph) => Effect.forEach(flags.names, (name) => graph.remove(name))).pipe(inStore(flags))
   if (flags.json) return yield* Cli.print(JSON.stringify(removed))
-  for (const { freed, image, untagged } of removed) {
+  for (const { children, freed, image, untagged } of removed) {
     for (const tag of untagged) yield* Cli.print(`untagged ${Format.printable(nameOf(tag))}`)
+    if (image === undefined && children.length > 0) yield* Cli.tell(`graph: the image stays: ${children.length === 1 ? "another stands" : `${children.length} others stand`} on it`)
     if (image !== undefined) yield* Cli.print(`removed ${image.slice(0, 12)}, ${Format.bytes(freed)} freed`)
   }
 })

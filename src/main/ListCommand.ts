@@ -44,10 +44,10 @@ export const ls = Effect.fnUntraced(function*(flags: LsFlags) {
   if (flags.json) return yield* Cli.print(JSON.stringify(listed.map((entry) => ({ ...entry, size: entry.blobs }))))
   const narrow = (terminalColumns() ?? 80) < 80
   yield* Cli.print(table([
-    ["IMAGE", "ID", ...flags.digests ? ["DIGEST"] : [], ...narrow ? [] : ["PLATFORM"], "SIZE", ...narrow ? [] : ["UNIQUE"], "SINCE"],
+    ["IMAGE", "ID", ...flags.digests ? ["DIGEST"] : [], ...narrow ? [] : ["PLATFORM"], "SIZE", ...narrow ? [] : ["UNIQUE"], ...narrow && flags.digests ? [] : ["SINCE"]],
     ...listed.map((entry) => [
-      Format.printable(nameOf(entry)), entry.id.slice(0, 12), ...flags.digests ? [entry.target] : [], ...narrow ? [] : [Format.printable(entry.platform)],
-      Format.bytes(entry.blobs), ...narrow ? [] : [Format.bytes(entry.unique)], ago(now, entry.since)
+      Format.printable(nameOf(entry)), entry.id.slice(0, 12), ...flags.digests ? [narrow ? entry.target.slice(0, 19) : entry.target] : [], ...narrow ? [] : [Format.printable(entry.platform)],
+      Format.bytes(entry.blobs), ...narrow ? [] : [Format.bytes(entry.unique)], ...narrow && flags.digests ? [] : [ago(now, entry.since)]
     ])
   ]))
 })

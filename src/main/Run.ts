@@ -6,13 +6,13 @@ export const exitCodes = { internal: 1, usage: 2, notFound: 3, unauthorized: 4, 
 const codeOfTag: Readonly<Record<string, number>> = {
   InvalidReference: exitCodes.usage, InvalidPlatform: exitCodes.usage, TargetNotEmpty: exitCodes.usage, UsageError: exitCodes.usage, ConfigError: exitCodes.usage,
   ShowHelp: exitCodes.usage, NotALayout: exitCodes.usage, AmbiguousName: exitCodes.usage,
-  TagTaken: exitCodes.usage, DigestTaken: exitCodes.usage, NoOldImage: exitCodes.usage,
+  ImageInUse: exitCodes.usage, TagTaken: exitCodes.usage, DigestTaken: exitCodes.usage, NoOldImage: exitCodes.usage,
   NotFound: exitCodes.notFound, NoPlatform: exitCodes.notFound, ImageNotFound: exitCodes.notFound, NotInStore: exitCodes.notFound, NotSavable: exitCodes.notFound,
-  NoEarlierValue: exitCodes.notFound, FileNotFound: exitCodes.notFound,
+  NoEarlierValue: exitCodes.notFound, NoSource: exitCodes.notFound, FileNotFound: exitCodes.notFound,
   Unauthorized: exitCodes.unauthorized, CredentialsError: exitCodes.unauthorized, HelperError: exitCodes.unauthorized,
   NetworkError: exitCodes.network,
   AnswerRefused: exitCodes.refused, ManifestRefused: exitCodes.refused, VerifyError: exitCodes.refused, LayerRefused: exitCodes.refused,
-  Blocked: exitCodes.refused,
+  Blocked: exitCodes.refused, BlobDamaged: exitCodes.refused,
   ArchiveRefused: exitCodes.refused, Schema1Refused: exitCodes.refused, ImageRefused: exitCodes.refused, InvalidV1Image: exitCodes.refused,
   ArchiveUnreadable: exitCodes.local, StoreError: exitCodes.local, OutputError: exitCodes.local
 }

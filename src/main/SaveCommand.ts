@@ -1,27 +1,45 @@
 import { Effect, Layer, Option, Stream } from "effect"
 import { resolve } from "node:path"
 import { Workers } from "../layer/Workers.ts"
+import * as Refetch from "../Refetch.ts"
 import * as Save from "../Save.ts"
 import * as SaveOld from "../SaveOld.ts"
 import * as Files from "../store/Files.ts"
+import { Leases } from "../store/Leases.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
+import * as Network from "./Network.ts"
+import type { NetworkFlags } from "./NetworkFlags.ts"
 
 /** What the command line of `graph save` says. */
-export interface SaveFlags {
+export interface SaveFlags extends NetworkFlags {
   readonly names: ReadonlyArray<string>
   readonly store: string
   readonly output: Option.Option<string>
   readonly format: Save.Format | "docker-1.9"
 }
 
-/** Writes images of the store as an archive, to a file or to stdout. */
-export const save = Effect.fnUntraced(function*({ format, names, output, store }: SaveFlags) {
+/** Writes images of the store as an archive, to a file or to stdout. Layers that are here unpacked alone are fetched again, and nobody is asked otherwise. */
+export const save = Effect.fnUntraced(function*(flags: SaveFlags) {
+  const { format, names, output, store } = flags
   if (Option.isNone(output) && process.stdout.isTTY) {
     return yield* new Cli.UsageError({ problem: "an archive is not written to a terminal: name a file with --output, or send it on" })
   }
-  yield* Effect.gen(function*() {
+  const layers = format === "docker-1.9" ? SaveOld.layers(names) : Effect.map(Save.find(names), (images) => images.flatMap(({ layers }) => layers))
+  const write = Effect.gen(function*() {
     const bytes = format === "docker-1.9" ? SaveOld.stream(names) : Save.stream(yield* Save.find(names), format)
     yield* Option.isSome(output) ? Files.write(resolve(output.value), bytes) : Stream.runForEach(bytes, Cli.send)
+  })
+  const complete = yield* Effect.gen(function*() {
+    if ((yield* Effect.flatMap(layers, Refetch.lacking)).length > 0) return false
+    yield* write
+    return true
   }).pipe(Effect.provide(Towline.layerStore({ store }).pipe(Layer.provideMerge(Workers.layer))))
+  if (complete) return
+  yield* Effect.gen(function*() {
+    const all = yield* layers
+    yield* (yield* Leases).hold(all.flatMap(({ blob, diffId }) => [blob.digest, diffId]))
+    yield* Refetch.layers(all)
+    yield* write
+  }).pipe(Effect.scoped, Effect.provide(Towline.layer({ store }).pipe(Layer.provideMerge(Network.settings(flags)))))
 })

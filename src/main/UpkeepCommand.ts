@@ -1,5 +1,6 @@
 import { Clock, type Duration, Effect, Layer, Option } from "effect"
 import * as Check from "../Check.ts"
+import { dropBlobs } from "../DropBlobs.ts"
 import { Workers } from "../layer/Workers.ts"
 import * as Reference from "../image/Reference.ts"
 import * as Format from "../progress/Format.ts"
@@ -7,13 +8,14 @@ import * as Repair from "../Repair.ts"
 import type { Finding } from "../store/Graph.ts"
 import { History } from "../store/History.ts"
 import { Collector } from "../store/upkeep/Collector.ts"
+import { Upkeep } from "../store/upkeep/Upkeep.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
 import * as Network from "./Network.ts"
 import type { NetworkFlags } from "./NetworkFlags.ts"
 import { reading } from "./Reading.ts"
 import * as Run from "./Run.ts"
-import { table } from "./Table.ts"
+import { table, terminalColumns } from "./Table.ts"
 
 interface Flags {
   readonly store: string
@@ -21,11 +23,13 @@ interface Flags {
 }
 
 interface GcFlags extends Flags {
+  readonly quiet: boolean
   readonly dryRun: boolean
   readonly keepStorage: Option.Option<number>
   readonly olderThan: Option.Option<Duration.Duration>
   readonly keepPartials: Option.Option<number>
   readonly keepLast: number
+  readonly dropBlobs: boolean
 }
 
 interface CheckFlags extends Flags, NetworkFlags {
@@ -33,26 +37,39 @@ interface CheckFlags extends Flags, NetworkFlags {
   readonly quiet: boolean
 }
 
-const inStore = (flags: Flags) => Effect.provide(Towline.layerStore({ store: flags.store }).pipe(Layer.provide(Workers.layer)))
+const inStore = (flags: Flags) => Effect.provide(Towline.layerStore({ store: flags.store }).pipe(Layer.provideMerge(Workers.layer)))
 
 const many = (count: number, what: string) => `${count} ${what}${count === 1 ? "" : "s"}`
 
-/** Removes what nothing needs. */
+/** Removes what nothing needs, and if it is asked for, the compressed form of what is unpacked. */
 export const gc = Effect.fnUntraced(function*(flags: GcFlags) {
-  const collected = yield* Effect.flatMap(Collector, (collector) => collector.collect({
-    dryRun: flags.dryRun, keepLast: flags.keepLast,
-    ...Option.isSome(flags.keepStorage) && { keepStorage: flags.keepStorage.value },
-    ...Option.isSome(flags.olderThan) && { olderThan: flags.olderThan.value },
-    ...Option.isSome(flags.keepPartials) && { keepPartials: flags.keepPartials.value }
-  })).pipe(inStore(flags))
-  if (flags.json) return yield* Cli.print(JSON.stringify(collected))
-  const { blobs, freed, images, layers, left, partials } = collected
+  const { collected, given } = yield* Effect.gen(function*() {
+    const collected = yield* (yield* Collector).collect({
+      dryRun: flags.dryRun, keepLast: flags.keepLast,
+      ...Option.isSome(flags.keepStorage) && { keepStorage: flags.keepStorage.value },
+      ...Option.isSome(flags.olderThan) && { olderThan: flags.olderThan.value },
+      ...Option.isSome(flags.keepPartials) && { keepPartials: flags.keepPartials.value }
+    })
+    if (!flags.dropBlobs) return { collected, given: undefined }
+    // What would go anyway is not given up as well.
+    const going = new Set(flags.dryRun ? collected.blobs.map(({ subject }) => subject) : [])
+    const given = yield* dropBlobs({ dryRun: flags.dryRun, ...progressOf(flags.quiet) })
+    return { collected, given: { dropped: given.dropped.filter(({ subject }) => !going.has(subject)), kept: given.kept.filter(({ subject }) => !going.has(subject)) } }
+  }).pipe(inStore(flags))
+  const more = (given?.dropped ?? []).reduce((sum, { size }) => sum + size, 0)
+  const [freed, left] = [collected.freed + more, collected.left - more]
+  if (flags.json) return yield* Cli.print(JSON.stringify({ ...collected, ...given === undefined ? {} : { dropped: given.dropped, kept: given.kept }, freed, left }))
+  const { blobs, images, layers, partials, quarantined } = collected
+  const would = flags.dryRun
   const lines = [
     ...images.map((id) => `image    ${id.slice(0, 12)}`),
-    ...([["blob", blobs], ["layer", layers], ["partial", partials]] as const).flatMap(([kind, taken]) =>
+    ...([["blob", blobs], ["layer", layers], ["partial", partials], ["dropped", given?.dropped ?? []]] as const).flatMap(([kind, taken]) =>
       taken.map(({ size, subject }) => `${kind.padEnd(8)} ${subject.slice(7, 19)} ${Format.bytes(size).padStart(8)}`)),
-    `${flags.dryRun ? "would remove" : "removed"} ${many(images.length, "image")}, ${many(blobs.length, "blob")}, ${many(layers.length, "layer")}, ${many(partials.length, "partial")}`,
-    `${Format.bytes(freed)} ${flags.dryRun ? "would be freed" : "freed"}, ${Format.bytes(left)} left`
+    ...quarantined.map(({ size, subject }) => `${subject} ${Format.bytes(size)}`),
+    ...(given?.kept ?? []).map(({ reason, size, subject }) => `kept     ${subject.slice(7, 19)} ${Format.bytes(size).padStart(8)}  ${reason}`),
+    `${would ? "would remove" : "removed"} ${many(images.length, "image")}, ${many(blobs.length, "blob")}, ${many(layers.length, "layer")}, ${many(partials.length, "partial")}`,
+    ...given === undefined ? [] : [`${would ? "would give up" : "gave up"} the compressed form of ${many(given.dropped.length, "layer")}, kept that of ${given.kept.length}`],
+    `${Format.bytes(freed)} ${would ? "would be freed" : "freed"}, ${Format.bytes(left)} left`
   ]
   yield* Cli.print(lines.join("\n"))
 })
@@ -61,8 +78,10 @@ export const gc = Effect.fnUntraced(function*(flags: GcFlags) {
 export const du = Effect.fnUntraced(function*(flags: Flags) {
   const usage = yield* Effect.flatMap(Collector, (collector) => collector.usage).pipe(reading(flags.store))
   if (flags.json) return yield* Cli.print(JSON.stringify(usage))
-  const amounts = ([["blobs", usage.blobs], ["layers, unpacked", usage.layers], ["partial blobs", usage.partials], ["of these, for gc", usage.reclaimable]] as const)
-    .map(([name, { count, size }]) => [name, String(count), Format.bytes(size)])
+  const amounts = ([
+    ["blobs", usage.blobs], ["layers, unpacked", usage.layers], ["partial blobs", usage.partials], ["of these, for gc", usage.reclaimable],
+    ["for gc --drop-blobs", usage.compressed], ["unpacked alone", usage.unpackedAlone], ["quarantine", usage.quarantine]
+  ] as const).filter(([name, { count }]) => count > 0 || name !== "quarantine").map(([name, { count, size }]) => [name, String(count), Format.bytes(size)])
   const totals = [["WHAT", "COUNT", "SIZE"], ...amounts, ["database", "", Format.bytes(usage.database)]]
   const images = usage.images.map(({ blobs, id, layers, names, shared, unique }) =>
     [Format.printable(names[0] ?? "<untagged>"), id.slice(0, 12), Format.bytes(blobs), Format.bytes(layers), Format.bytes(unique), Format.bytes(shared)])
@@ -108,9 +127,10 @@ export const check = Effect.fnUntraced(function*(flags: CheckFlags) {
     }
     return yield* left.length > 0 ? failed : Effect.void
   }
-  const findings = yield* Check.check(options).pipe(reading(flags.store))
+  const { away, findings } = yield* Effect.all({ findings: Check.check(options), away: Effect.flatMap(Upkeep, ({ quarantined }) => quarantined) }).pipe(reading(flags.store))
   if (flags.json) yield* Cli.print(JSON.stringify(findings))
   else yield* Cli.print(findings.length === 0 ? "no damage found" : findings.map(line).join("\n"))
+  if (away.length > 0 && !flags.json) yield* Cli.tell(`graph: quarantine/ of the store holds ${many(away.length, "thing")} that a repair put away, ${Format.bytes(away.reduce((sum, { size }) => sum + size, 0))}; gc removes each after 30 days, or with --older-than`)
   if (findings.length > 0) return yield* failed
 })
 
@@ -121,11 +141,12 @@ export const log = Effect.fnUntraced(function*(flags: Flags & { readonly names: 
   const changes = yield* Effect.flatMap(History, (history) => tags.length === 0 ? history.log()
     : Effect.map(Effect.forEach(tags, (tag) => history.log(tag)), (lists) => lists.flat())).pipe(reading(flags.store))
   if (flags.json) return yield* Cli.print(JSON.stringify(changes))
+  const narrow = (terminalColumns() ?? 80) < 80
   yield* Cli.print(table([
-    ["TAG", "WHEN", "IMAGE", "MANIFEST", "FROM"],
+    ["TAG", "WHEN", "IMAGE", ...narrow ? [] : ["MANIFEST"], "FROM"],
     ...changes.map(({ at, endpoint, kept, manifest, name, now, reference, rollback }) => [
-      Format.printable(`${name}${reference.includes(":") ? "@" : ":"}${reference}`), new Date(at).toISOString().replace("T", " ").slice(0, 19),
-      now === null ? "removed" : `${now.slice(0, 12)}${kept ? "" : " (gone)"}`, manifest?.slice(7, 19) ?? "",
+      Format.printable(`${name}${reference.includes(":") ? "@" : ":"}${reference}`), new Date(at).toISOString().replace("T", " ").slice(0, narrow ? 16 : 19),
+      now === null ? "removed" : `${now.slice(0, 12)}${kept ? "" : " (gone)"}`, ...narrow ? [] : [manifest?.slice(7, 19) ?? ""],
       rollback ? "rollback" : Format.printable(endpoint ?? "here")
     ])
   ]))

@@ -46,8 +46,7 @@ const check = Command.make("check", {
   repair: Flag.Boolean("repair").pipe(
     Flag.withDescription("Fetch damaged blobs again and unpack damaged layers again; what cannot be mended goes to the store's folder quarantine"),
     Flag.withoutNegation, Flag.withDefault(false)),
-  quiet: Cli.quiet,
-  ...Network.flags
+  quiet: Cli.quiet, ...Network.flags
 }, (flags) => Effect.flatMap(upkeep, ({ check }) => check(flags))).pipe(
   Command.withDescription("Hash every blob again, compare every unpacked layer with its blob, and look for what has no partner; exit code 6 if something is wrong. The flags of the network are --repair's"),
   Command.withExamples([
@@ -60,15 +59,20 @@ const gc = Command.make("gc", {
   dryRun: Flag.Boolean("dry-run").pipe(Flag.withDescription("Say what would go; change nothing"), Flag.withoutNegation, Flag.withDefault(false)),
   keepStorage: Cli.size("keep-storage").pipe(Flag.withDescription("Stop once the store has no more than so many bytes; longest unused goes first"), Flag.optional),
   olderThan: Cli.age("older-than").pipe(
-    Flag.withDescription("Only what has had no name for so long (default: images at once, blobs without an image after 1h, partial blobs after 7d)"), Flag.optional),
+    Flag.withDescription("Only what has had no name for so long (default: images at once, blobs without an image after 1h, partial blobs after 7d, what a repair put away after 30d)"), Flag.optional),
   keepPartials: Cli.size("keep-partials").pipe(Flag.withDescription("Bytes of partial blobs to keep, the latest (default: 8GiB)"), Flag.optional),
   keepLast: Flag.Int("keep-last").pipe(Flag.withDescription("Keep what the last N values of each tag were (default: 1, the present one)"), Flag.withMetavar("N"), Flag.withDefault(1),
-    Flag.filter((count) => count >= 1, () => "1 or more"))
+    Flag.filter((count) => count >= 1, () => "1 or more")),
+  dropBlobs: Flag.Boolean("drop-blobs").pipe(
+    Flag.withDescription("Give up the compressed form of layers that are unpacked and can be fetched again; the digests of their files are recorded first, and check goes by them"),
+    Flag.withoutNegation, Flag.withDefault(false)),
+  quiet: Cli.quiet
 }, (flags) => Effect.flatMap(upkeep, ({ gc }) => gc(flags))).pipe(
   Command.withDescription("Remove images without a tag, and blobs, layers and partial blobs that nothing needs"),
   Command.withExamples([
     { command: "graph gc --dry-run", description: "Say what would go" },
-    { command: "graph gc --older-than 7d --keep-last 3", description: "Keep a week's leavings, and what each tag was the last three times" }
+    { command: "graph gc --older-than 7d --keep-last 3", description: "Keep a week's leavings, and what each tag was the last three times" },
+    { command: "graph gc --drop-blobs", description: "Keep unpacked layers alone, where their blobs can be fetched again" }
   ]))
 
 const du = Command.make("du", flags, (flags) => Effect.flatMap(upkeep, ({ du }) => du(flags))).pipe(
@@ -119,13 +123,13 @@ const load = Command.make("load", {
   ]))
 
 const save = Command.make("save", {
-  store: Cli.store, names,
+  store: Cli.store, ...Network.flags, names,
   output: Flag.String("output").pipe(Flag.withAlias("o"), Flag.withDescription("The file to write (default: stdout)"), Flag.withMetavar("FILE"), Flag.optional),
   format: Flag.Literals("format", ["docker-archive", "oci-archive", "docker-1.9"]).pipe(
     Flag.withDescription("docker-archive: what docker, podman and skopeo load, and a layout that keeps digests; oci-archive: an OCI layout alone; docker-1.9: schema1 and v1 images as Docker 1.9 saved them (default: docker-archive)"),
     Flag.withDefault("docker-archive"))
 }, (flags) => Effect.flatMap(Effect.promise(() => import("./SaveCommand.ts")), ({ save }) => save(flags))).pipe(
-  Command.withDescription("Write images as an archive that graph load, docker load, podman load and skopeo read"),
+  Command.withDescription("Write images as an archive that graph load, docker load, podman load and skopeo read; layers whose compressed form was given up are fetched again"),
   Command.withExamples([
     { command: "graph save debian:12 -o debian.tar", description: "Write an image to a file" },
     { command: "graph save debian:12 | ssh host docker load", description: "Send an image to another machine's Docker" }

@@ -18,6 +18,13 @@ export class NotInStore extends Schema.TaggedError<NotInStore>()("NotInStore", {
   }
 }
 
+/** A blob of the store is not what it was: nothing is made of it. */
+export class BlobDamaged extends Schema.TaggedError<BlobDamaged>()("BlobDamaged", { digest: Digest.Digest }) {
+  override get message() {
+    return `the blob ${this.digest} is damaged in the store, and nothing was written of it: run \`graph check --repair\`, which fetches it again`
+  }
+}
+
 /** A committed blob. */
 export interface Blob {
   readonly digest: Digest.Digest
@@ -38,6 +45,7 @@ const make = Effect.gen(function*() {
   const home = yield* Home
   const { root, db } = home
   const { sql } = db
+  const { hash } = yield* Hasher
   const held = new Set<string>()
 
   const find = Effect.fn("BlobStore.find")(function*(digest: Digest.Digest) {
@@ -90,7 +98,6 @@ const make = Effect.gen(function*() {
     if (Option.isNone(blob)) return false
     const { fd, size, path } = yield* open(digest)
     const { algorithm, hex } = Digest.parts(digest)
-    const { hash } = yield* Hasher
     if ((yield* hash(fd, size, algorithm, path)) === hex) return true
     yield* quarantine(home, "blob", digest)
     return false

@@ -15,7 +15,7 @@ export const Finding = Schema.Struct({
   kind: Schema.Literals([
     "blob-file-missing", "blob-row-missing", "blob-size", "blob-digest", "layer-folder-missing", "layer-row-missing",
     "ingest-row-missing", "ingest-entry-missing", "ingest-left", "chain-wrong", "image-wrong", "image-incomplete", "dangling",
-    "mode", "database", "row-wrong", "layer-damaged", "layer-row-wrong", "layer-blob-wrong", "layer-unverified"
+    "mode", "database", "row-wrong", "layer-damaged", "layer-row-wrong", "layer-blob-wrong", "layer-sums-wrong", "layer-unverified"
   ]),
   subject: Schema.String,
   detail: Schema.String,
@@ -35,7 +35,7 @@ export interface CheckOptions {
 
 /**
  * How the first `size` bytes of an open file are hashed: gives the hexadecimal digits. The default does it on the main thread,
- * letting others work in between; `concurrency` is how many at a time.
+ * letting others work in between; `concurrency` is how many at a time. It is taken where the store is opened.
  */
 export const Hasher = Context.Reference<{
   readonly concurrency: number
@@ -193,7 +193,7 @@ const rows = Effect.fnUntraced(function*({ db }: Shape) {
 })
 
 const contradicted = (home: Shape) => Effect.map(Rows.wrong(home), (wrong) =>
-  wrong.map(({ detail, subject }): Finding => ({ kind: "row-wrong", subject, detail })))
+  wrong.map(({ detail, mend, subject }): Finding => ({ kind: mend === undefined ? "image-wrong" : "row-wrong", subject, detail })))
 
 /** Compares rows, files and folders, and re-hashes every blob, letting others work in between. An empty list: all is well. */
 export const check = Effect.fn("Graph.check")(function*(home: Shape, options?: CheckOptions) {

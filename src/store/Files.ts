@@ -1,6 +1,6 @@
 import { Clock, Effect, Exit, type Scope, Stream } from "effect"
 import { randomBytes } from "node:crypto"
-import { chmodSync, closeSync, constants, copyFile, lstatSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs"
+import { chmodSync, closeSync, constants, copyFile, lstatSync, mkdirSync, openSync, readdirSync, readFileSync, readSync, renameSync, rmSync, writeSync } from "node:fs"
 import { dirname } from "node:path"
 import * as Disk from "./Disk.ts"
 
@@ -77,10 +77,13 @@ export const place = (path: string, bytes: Uint8Array): Effect.Effect<void, Disk
       yield* Disk.sync(fd, draft)
     }))).pipe(Effect.andThen(named(path))))
 
-/** Copies a file, sharing its blocks where the file system can, away from the main thread; visible once it is whole. */
-export const copy = (from: string, path: string): Effect.Effect<void, Disk.StoreError> =>
+/**
+ * Copies a file, sharing its blocks where the file system can, away from the main thread; visible once it is whole and `check` has found
+ * nothing wrong with the copy, which it is given open.
+ */
+export const copy = <E, R>(from: string, path: string, check: (fd: number, draft: string) => Effect.Effect<void, E, R>): Effect.Effect<void, Disk.StoreError | E, R> =>
   Effect.andThen(makeFolder(dirname(path), { parents: true }), renamed(path, (draft) =>
-    Effect.flatMap(begin(draft), (mode) => Effect.andThen(
+    Effect.flatMap(begin(draft), (mode) => Effect.all([
       Effect.callback<void, Disk.StoreError>((resume) => {
         let left = false
         copyFile(from, draft, constants.COPYFILE_FICLONE, (cause) => {
@@ -89,8 +92,9 @@ export const copy = (from: string, path: string): Effect.Effect<void, Disk.Store
         })
         return Effect.sync(() => { left = true })
       }),
+      Effect.scoped(Effect.flatMap(Disk.open(draft, constants.O_RDONLY), (fd) => check(fd, draft))),
       Disk.call("copy to", path, () => chmodSync(draft, mode))
-    ))))
+    ], { discard: true }))))
 
 /** A new file for this user alone, readable and writable until the scope closes. */
 export const fresh = (path: string): Effect.Effect<number, Disk.StoreError, Scope.Scope> =>
@@ -107,6 +111,15 @@ export const pour = <E, R>(fd: number, path: string, bytes: Stream.Stream<Uint8A
       }
     }))
   })
+
+/** The first `size` bytes of an open file, a MiB at a time. A file that ends before them is an error. */
+export const stream = (fd: number, size: number, path: string): Stream.Stream<Uint8Array, Disk.StoreError> =>
+  Stream.unfold(0, (at) => at >= size ? Effect.succeed(undefined) : Disk.call("read", path, () => {
+    const piece = Buffer.allocUnsafeSlow(Math.min(1024 * 1024, size - at))
+    const read = readSync(fd, piece, 0, piece.byteLength, at)
+    if (read === 0) throw new Disk.StoreError({ operation: "read", path, detail: `it ends after ${at} of its ${size} bytes; run \`graph check\`` })
+    return [piece.subarray(0, read), at + read] as const
+  }))
 
 /** Makes a file of what `fill` writes to a draft beside it: durable, then visible (and its name durable), in place of a file that is there. Anything else there is an error. */
 export const replace = <E, R>(path: string, fill: (fd: number, draft: string) => Effect.Effect<void, E, R>): Effect.Effect<void, E | Disk.StoreError, R> =>

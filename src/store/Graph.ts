@@ -5,13 +5,13 @@ import * as Digest from "../image/Digest.ts"
 import type { Hash } from "../image/v1/LegacyDigest.ts"
 import type { AddressedImage } from "../image/v1/StrongId.ts"
 import type { InvalidV1Image } from "../image/v1/V1Image.ts"
-import { check, type CheckOptions, type Finding } from "./Check.ts"
+import { check, type CheckOptions, type Finding, Hasher } from "./Check.ts"
 import { StoreError } from "./Disk.ts"
 import { Home } from "./Home.ts"
 import * as Images from "./Images.ts"
 import type { AmbiguousName, Image, ImageLayer, ImageNotFound, Listed, TagName } from "./Images.ts"
 import * as Nodes from "./Nodes.ts"
-import { remove, type Removed } from "./Removal.ts"
+import { type ImageInUse, remove, type Removed } from "./Removal.ts"
 import * as Reuse from "./Reuse.ts"
 import * as Tags from "./Tags.ts"
 
@@ -19,7 +19,7 @@ export { AmbiguousName, type Image, type ImageLayer, ImageNotFound, type Listed,
 export type { Finding } from "./Check.ts"
 export type { Node } from "./Nodes.ts"
 export { DigestTaken, TagTaken } from "./Tags.ts"
-export type { Removed } from "./Removal.ts"
+export { ImageInUse, type Removed } from "./Removal.ts"
 
 type Shape = Home["Service"]
 
@@ -145,6 +145,7 @@ const register = Effect.fn("Graph.register")(function*(home: Shape, image: Regis
 
 const make = Effect.gen(function*() {
   const home = yield* Home
+  const hasher = yield* Hasher
   return {
     register: (registration: Registration) => register(home, registration),
     find: (target: Digest.Digest, wanted: string) => Images.find(home, target, wanted),
@@ -164,7 +165,7 @@ const make = Effect.gen(function*() {
     list: Images.list(home),
     show: (text: string) => Images.show(home, text),
     remove: (text: string) => remove(home, text),
-    check: (options?: CheckOptions) => check(home, options)
+    check: (options?: CheckOptions) => Effect.provideService(check(home, options), Hasher, hasher)
   }
 })
 
@@ -203,8 +204,8 @@ export class Graph extends Context.Service<Graph, {
   readonly list: Effect.Effect<ReadonlyArray<Listed>, StoreError>
   /** The image and its verbatim config. */
   readonly show: (text: string) => Effect.Effect<Image & { readonly configBytes: Uint8Array }, StoreError | ImageNotFound | AmbiguousName>
-  /** Takes a name away, or (called by id) all names; with the last name goes the image and all that nobody else needs or leases. */
-  readonly remove: (text: string) => Effect.Effect<Removed, StoreError | ImageNotFound | AmbiguousName>
+  /** Takes a name away, or (called by id) all names; with the last name goes the image and all that nobody else needs or leases. An image without a name that others stand on is refused. */
+  readonly remove: (text: string) => Effect.Effect<Removed, StoreError | ImageNotFound | AmbiguousName | ImageInUse>
   /** Re-hashes every blob and looks for rows, folders and ingests without a partner. */
   readonly check: (options?: CheckOptions) => Effect.Effect<ReadonlyArray<Finding>, StoreError>
 }>()("store/Graph") {

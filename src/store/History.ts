@@ -50,6 +50,7 @@ const Row = Schema.Struct({
   at: Schema.Int, name: Schema.String, reference: Schema.String, old_image: Schema.NullOr(Schema.String), new_image: Schema.NullOr(Schema.String),
   manifest: Schema.NullOr(Digest), endpoint: Schema.NullOr(Schema.String), back_to: Schema.NullOr(Schema.Int), kept: Schema.Int
 })
+const Name = Schema.Struct({ name: Schema.String })
 const Step = Schema.Struct({
   id: Schema.Int, new_image: Schema.NullOr(Schema.String), manifest: Schema.NullOr(Digest), target: Schema.NullOr(Digest), back_to: Schema.NullOr(Schema.Int)
 })
@@ -83,6 +84,10 @@ const make = Effect.gen(function*() {
   return {
     log: (tag?: TagName) => log(home, tag),
     earlier: (tag: TagName) => earlier(home, tag),
+    sources: Effect.fn("History.sources")(function*(manifest: Digest) {
+      const rows = yield* home.db.rows(Name, home.db.sql`SELECT name, max(id) AS last FROM tag_log WHERE manifest = ${manifest} AND endpoint IS NOT NULL GROUP BY name ORDER BY last DESC`)
+      return rows.map(({ name }) => name)
+    }),
     restore: (tag: TagName, { change, image, manifest, target }: Earlier) =>
       home.db.transaction(Tags.write(home, tag, { image, manifest, target }, { backTo: change }))
   }
@@ -94,6 +99,8 @@ export class History extends Context.Service<History, {
   readonly log: (tag?: TagName) => Effect.Effect<ReadonlyArray<Change>, StoreError>
   /** What the tag named before its present value; after going back, what it named before that. */
   readonly earlier: (tag: TagName) => Effect.Effect<Earlier, StoreError | NoEarlierValue>
+  /** The repositories that an image with this manifest was pulled from, the latest first: also those of images that are gone. */
+  readonly sources: (manifest: Digest) => Effect.Effect<ReadonlyArray<string>, StoreError>
   /** Sets the tag to an earlier value, whose image must be in the store. */
   readonly restore: (tag: TagName, value: Earlier) => Effect.Effect<void, StoreError>
 }>()("store/History") {

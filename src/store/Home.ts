@@ -1,7 +1,8 @@
 import { Clock, Context, Effect, Exit, FiberSet, Layer, Schedule, Schema, type Scope } from "effect"
 import { randomBytes } from "node:crypto"
-import { chmodSync, closeSync, lstatSync, openSync, readdirSync, rm, type Stats, statSync } from "node:fs"
-import { isAbsolute, resolve } from "node:path"
+import { chmodSync, closeSync, lstatSync, mkdtempSync, openSync, readdirSync, rm, statfsSync, type Stats, statSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { isAbsolute, join, resolve } from "node:path"
 import * as Digest from "../image/Digest.ts"
 import { call, codeOf, makeFolders, StoreError, storeError, unlessAbsent } from "./Disk.ts"
 import * as Migrations from "./Migrations.ts"
@@ -111,8 +112,8 @@ const makeFile = (path: string) => {
   }
 }
 
-/** Makes what is not there, and refuses what others may look into. */
-const prepare = (root: string) => {
+/** Makes what is not there, and refuses what others may look into. Gives the database's file. */
+const prepare = (root: string): string => {
   const known = look(root)
   makeFolder(root)
   if (known !== undefined) notLooser(root, 0o700, "700")
@@ -120,18 +121,37 @@ const prepare = (root: string) => {
     makeFolder(`${root}/${name}`)
     notLooser(`${root}/${name}`, 0o700, "700")
   }
-  makeFile(`${root}/graph.db`)
-  notLooser(`${root}/graph.db`, 0o600, "600")
+  return `${root}/graph.db`
 }
+
+const prepareFile = (file: string) => {
+  makeFile(file)
+  notLooser(file, 0o600, "600")
+}
+
+/** Bytes a file system in memory must have free to be used as one. */
+const roomy = 1024 ** 3
+
+/** A folder in memory, if there is a place for one, else on disk; it goes with the scope. */
+const passing = Effect.gen(function*() {
+  const remove = yield* Remover
+  return yield* Effect.acquireRelease(
+    call("make a folder in", tmpdir(), () => {
+      const free = unlessAbsent(() => statfsSync("/dev/shm"))
+      const usable = free !== undefined && free.bavail * free.bsize >= roomy
+      return mkdtempSync(join(usable ? "/dev/shm" : tmpdir(), "towline-memory-"))
+    }),
+    (path) => Effect.ignore(remove(path)))
+})
 
 const patience = "300 millis"
 
-const make = Effect.fn("Store.open")(function*(path: string): Effect.fn.Return<Shape, StoreError, Scope.Scope> {
+const make = Effect.fn("Store.open")(function*(path: string, kept = true): Effect.fn.Return<Shape, StoreError, Scope.Scope> {
   const root = resolve(path)
   const remove = yield* Remover
-  yield* call("open", root, () => prepare(root))
-  const file = `${root}/graph.db`
-  const db = yield* Sqlite.open(file, { scratch: `${root}/ingest` })
+  const file = yield* call("open", root, () => prepare(root))
+  if (kept) yield* call("open", file, () => prepareFile(file))
+  const db = yield* Sqlite.open(kept ? file : ":memory:", kept ? { scratch: `${root}/ingest` } : {})
   yield* Migrations.migrate(db, file)
   const owner = yield* Owner.make(db)
   const discards = yield* FiberSet.make<void>()
@@ -158,6 +178,9 @@ const make = Effect.fn("Store.open")(function*(path: string): Effect.fn.Return<S
 
 /** Opens the store at `path`, making it if it is not there, but sweeps nothing. */
 export const layer = (path: string): Layer.Layer<Home, StoreError> => Layer.effect(Home, make(path))
+
+/** A new store that is gone when its scope closes: its database in memory, its files in a folder there where there is one (/dev/shm), else in the temporary folder. */
+export const layerMemory: Layer.Layer<Home, StoreError> = Layer.effect(Home, Effect.flatMap(passing, (path) => make(path, false)))
 
 /** Writes the row of a path that this owner is about to make; to be run in a transaction. */
 export const record = Effect.fnUntraced(function*(

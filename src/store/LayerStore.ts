@@ -134,7 +134,7 @@ const tryCommit = Effect.fnUntraced(function*(home: Shape, staging: Staged, fact
     moved = true
     yield* db.run(sql`INSERT INTO layers ${sql.insert({ diff_id: diffId, size, entries, state: "unsynced", boot: owner.self.boot, since })}
       ON CONFLICT (diff_id) DO UPDATE SET size = excluded.size, entries = excluded.entries, state = 'unsynced',
-        boot = excluded.boot, since = excluded.since`)
+        boot = excluded.boot, since = excluded.since, sums = NULL`)
     return { is: "committed", orphan }
   })
   return yield* Effect.onError(db.transaction(body), () => Effect.ignore(Disk.call("move back", folder, () => {

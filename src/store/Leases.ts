@@ -9,7 +9,7 @@ const make = Effect.gen(function*() {
   const { sql } = db
   const hold = Effect.fn("Leases.hold")(function*(digests: ReadonlyArray<Digest>) {
     const id = randomUUID()
-    if (digests.length === 0) return
+    if (digests.length === 0) return id
     yield* Effect.acquireRelease(
       db.transaction(Effect.gen(function*() {
         yield* owner.enter
@@ -21,6 +21,7 @@ const make = Effect.gen(function*() {
       () => db.run(sql`DELETE FROM leases WHERE id = ${id}`).pipe(Effect.interruptible, Effect.timeout("500 millis"), Effect.ignore),
       { interruptible: true }
     )
+    return id
   })
   return { hold }
 })
@@ -29,9 +30,9 @@ const make = Effect.gen(function*() {
 export class Leases extends Context.Service<Leases, {
   /**
    * Holds `digests` (of blobs, and diff IDs of layers, present or not) until the scope closes, in one transaction. Take it
-   * before looking whether they are present.
+   * before looking whether they are present. Gives the lease's id.
    */
-  readonly hold: (digests: ReadonlyArray<Digest>) => Effect.Effect<void, StoreError, Scope.Scope>
+  readonly hold: (digests: ReadonlyArray<Digest>) => Effect.Effect<string, StoreError, Scope.Scope>
 }>()("store/Leases") {
   static readonly layer: Layer.Layer<Leases, never, Home> = Layer.effect(Leases, make)
 }

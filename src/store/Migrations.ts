@@ -101,8 +101,15 @@ const third = [
   `CREATE INDEX manifest_blobs_diff ON manifest_blobs (diff_id) WHERE diff_id IS NOT NULL`
 ]
 
-/** What the server called the bytes of a partial blob (a strong ETag), and the URL it was asked at: they are continued while both are the same. */
-const fourth = ["etag TEXT", "etag_from TEXT"].map((column) => `ALTER TABLE ingests ADD COLUMN ${column}`)
+/**
+ * What the server called the bytes of a partial blob (a strong ETag), and the URL it was asked at: they are continued while both are
+ * the same. The SHA-256 of the file `sums` beside a layer, once its files' digests are recorded (store/upkeep/Compressed.ts).
+ */
+const fourth = [
+  `ALTER TABLE ingests ADD COLUMN etag TEXT`,
+  `ALTER TABLE ingests ADD COLUMN etag_from TEXT`,
+  `ALTER TABLE layers ADD COLUMN sums TEXT`
+]
 
 const steps: ReadonlyArray<ReadonlyArray<string>> = [first, second, third, fourth]
 

@@ -1,6 +1,8 @@
 import { Effect, Option, Result, Schema } from "effect"
 import { createHash } from "node:crypto"
+import { Descriptor } from "../image/Descriptor.ts"
 import * as Digest from "../image/Digest.ts"
+import { layerOf } from "../image/MediaType.ts"
 import * as GoText from "../image/v1/GoText.ts"
 import * as LegacyDigest from "../image/v1/LegacyDigest.ts"
 import * as V1Image from "../image/v1/V1Image.ts"
@@ -33,8 +35,10 @@ export interface Node extends OldFacts {
   readonly kind: "schema1" | "v1"
   /** The manifest that was generated for it. */
   readonly manifest: Digest.Digest
-  /** Its layers and those below, bottom first. */
+  /** Its layers and those below, bottom first; those of steps that its form leaves out, since they are empty, are not among them. */
   readonly layers: ReadonlyArray<ImageLayer>
+  /** Its own layer: the last of these, or where its form leaves it out, the tar without entries. Undefined if it has none. */
+  readonly own: ImageLayer | undefined
   /** Bytes: the size of its own layer, 0 without one. */
   readonly size: number
 }
@@ -52,6 +56,10 @@ const Row = Schema.Struct({
   layer_diff: Schema.NullOr(Digest.Digest), layer_size: Schema.NullOr(Schema.Int), manifest: Digest.Digest
 })
 
+/** A layer that is not in its image's form has no entries: two blocks of zeros, whose digest is the diff ID. */
+const ownOf = (diffId: Digest.Digest, last: ImageLayer | undefined): ImageLayer =>
+  last?.diffId === diffId ? last : { diffId, blob: new Descriptor({ mediaType: layerOf("none"), digest: diffId, size: 1024 }) }
+
 /** The image of the old graph with this ID. */
 export const find = Effect.fn("Graph.node")(function*(home: Shape, id: string): Effect.fn.Return<Option.Option<Node>, StoreError> {
   const { db } = home
@@ -60,12 +68,13 @@ export const find = Effect.fn("Graph.node")(function*(home: Shape, id: string): 
   if (row === undefined) return Option.none()
   const image = yield* byManifest(home, row.manifest)
   const size = row.layer_size ?? 0
+  const layers = Option.isSome(image) ? image.value.layers : []
   return Option.some<Node>({
     id: row.id, kind: row.kind, parent: row.parent ?? undefined, json: row.config, manifest: row.manifest, size,
     ...(row.compatibility === null ? {} : { compatibility: Buffer.from(row.compatibility).toString() }),
     ...(row.checksum === null ? {} : { checksum: row.checksum }), ...(row.parent_ref === null ? {} : { parentRef: row.parent_ref }),
     layer: row.layer_diff === null ? undefined : { diffId: row.layer_diff, size },
-    layers: Option.isSome(image) ? image.value.layers : []
+    layers, own: row.layer_diff === null ? undefined : ownOf(row.layer_diff, layers.at(-1))
   })
 })
 

@@ -1,11 +1,35 @@
-import { Clock, Effect } from "effect"
-import { renameSync } from "node:fs"
+import { Clock, Duration, Effect } from "effect"
+import { lstatSync, readdirSync, renameSync } from "node:fs"
 import { basename } from "node:path"
 import { type Digest, parts } from "../image/Digest.ts"
 import * as Disk from "./Disk.ts"
 import { blobPath, type Home, layerPath, look } from "./Home.ts"
 
 type Shape = Home["Service"]
+
+/** How long what was put away is kept for who wants to look at it: 30 days. */
+export const kept = Duration.days(30)
+
+/** Something that was put away: its path in the store, when (milliseconds since 1970), and its bytes. */
+export interface PutAway {
+  readonly path: string
+  readonly at: number
+  readonly size: number
+}
+
+const sizeOf = (path: string): number => {
+  const stat = lstatSync(path)
+  return stat.isDirectory() ? readdirSync(path).reduce((sum, name) => sum + sizeOf(`${path}/${name}`), 0) : stat.size
+}
+
+/** All that was put away, the latest first. It is walked: there is little of it, or much is wrong. */
+export const list = ({ root }: Pick<Shape, "root">) => Disk.call("list", folder(root), () =>
+  (Disk.unlessAbsent(() => readdirSync(folder(root))) ?? []).flatMap((name): ReadonlyArray<PutAway> => {
+    const path = `${folder(root)}/${name}`
+    const size = Disk.unlessAbsent(() => sizeOf(path))
+    const at = Number(/-(\d{13})$/.exec(name)?.[1] ?? look(path)?.mtimeMs ?? 0)
+    return size === undefined ? [] : [{ path: `quarantine/${name}`, at, size }]
+  }).sort((a, b) => b.at - a.at))
 
 /** Where what is damaged goes, in the store. */
 export const folder = (root: string): string => `${root}/quarantine`

@@ -65,4 +65,4 @@ const make = Effect.fn("ReadOnly.open")(function*(path: string) {
 export const home = (path: string): Layer.Layer<Home, StoreError> => Layer.effect(Home, make(path))
 
 /** Nobody removes anything from a store that is read-only. */
-export const leases: Layer.Layer<Leases> = Layer.succeed(Leases, { hold: () => Effect.void })
+export const leases: Layer.Layer<Leases> = Layer.succeed(Leases, { hold: () => Effect.succeed("") })

@@ -3,15 +3,26 @@ import * as Digest from "../image/Digest.ts"
 import type { StoreError } from "./Disk.ts"
 import type { Home } from "./Home.ts"
 import { type AmbiguousName, type ImageNotFound, locate, type TagName, tagsOf } from "./Images.ts"
+import * as Nodes from "./Nodes.ts"
 import { ending, finishRemoval, mark, type Removal, removing } from "./Sweep.ts"
 
 type Shape = Home["Service"]
+
+/** The image has no name that could be taken away, and others stand on it. */
+export class ImageInUse extends Schema.TaggedError<ImageInUse>()("ImageInUse", { image: Schema.String, children: Schema.Array(Schema.String) }) {
+  override get message() {
+    const few = this.children.slice(0, 5).map((id) => id.slice(0, 12)).join(", ")
+    return `the image ${this.image.slice(0, 12)} is what ${few}${this.children.length > 5 ? ` and ${this.children.length - 5} more` : ""} stand${this.children.length === 1 ? "s" : ""} on: remove ${this.children.length === 1 ? "that one" : "those"} first`
+  }
+}
 
 /** What `Graph.remove` took away. */
 export interface Removed {
   readonly untagged: ReadonlyArray<TagName>
   /** The image's id, if it went with its last tag. */
   readonly image: string | undefined
+  /** Images that stand on it: it stays for them, and goes with the last. */
+  readonly children: ReadonlyArray<string>
   readonly blobs: ReadonlyArray<Digest.Digest>
   readonly layers: ReadonlyArray<Digest.Digest>
   /** Bytes of the removed blobs and (by their tars' headers) layers. */
@@ -50,6 +61,7 @@ const unchain = Effect.fnUntraced(function*({ db }: Shape, top: string | null) {
 })
 
 interface Plan {
+  readonly children: ReadonlyArray<string>
   readonly untagged: ReadonlyArray<TagName>
   readonly image: string | undefined
   readonly blobs: ReadonlyArray<typeof Sized.Type>
@@ -90,14 +102,16 @@ export const dissolve = Effect.fnUntraced(function*(home: Shape, id: string) {
  */
 export const remove = Effect.fn("Graph.remove")(function*(
   home: Shape, text: string
-): Effect.fn.Return<Removed, StoreError | ImageNotFound | AmbiguousName> {
+): Effect.fn.Return<Removed, StoreError | ImageNotFound | AmbiguousName | ImageInUse> {
   const { db, owner } = home
   const { sql } = db
   yield* owner.bury
-  const plan = yield* db.transaction(Effect.gen(function*(): Effect.fn.Return<Plan, StoreError | ImageNotFound | AmbiguousName> {
+  const plan = yield* db.transaction(Effect.gen(function*(): Effect.fn.Return<Plan, StoreError | ImageNotFound | AmbiguousName | ImageInUse> {
     const { id, tag } = yield* locate(home, text)
     const tags = yield* tagsOf(home, id)
     const untagged = tag === undefined ? tags : [tag]
+    const children = untagged.length < tags.length ? [] : yield* Nodes.children(home, id)
+    if (untagged.length === 0 && children.length > 0) return yield* new ImageInUse({ image: id, children })
     for (const name of untagged) yield* untag(home, id, name)
     const gone: Array<Effect.Success<ReturnType<typeof dissolve>>> = []
     let next: string | null = untagged.length < tags.length ? null : id
@@ -110,12 +124,12 @@ export const remove = Effect.fn("Graph.remove")(function*(
       next = row.parent
     }
     return {
-      untagged, image: gone.length > 0 ? id : undefined, blobs: gone.flatMap(({ blobs }) => blobs), layers: gone.flatMap(({ layers }) => layers),
+      untagged, children, image: gone.length > 0 ? id : undefined, blobs: gone.flatMap(({ blobs }) => blobs), layers: gone.flatMap(({ layers }) => layers),
       removals: gone.flatMap(({ removals }) => removals)
     }
   }))
   yield* ending(home, plan.removals, Effect.forEach(plan.removals, (removal) => Effect.andThen(finishRemoval(home, removal), home.discard(removal.path)), { discard: true }))
-  const { untagged, image, blobs, layers } = plan
+  const { children, untagged, image, blobs, layers } = plan
   const freed = [...blobs, ...layers].reduce((sum, { size }) => sum + size, 0)
-  return { untagged, image, blobs: blobs.map(({ digest }) => digest), layers: layers.map(({ digest }) => digest), freed }
+  return { untagged, image, children, blobs: blobs.map(({ digest }) => digest), layers: layers.map(({ digest }) => digest), freed }
 }, (self, home) => removing(home, self))

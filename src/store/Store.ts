@@ -28,10 +28,15 @@ export interface StoreOptions {
  * left, and provides its services. Closing waits for removals; trees are removed by `Remover`.
  */
 export const layer = ({ path }: StoreOptions): Layer.Layer<Services, StoreError> =>
+  on(Home.layer(path))
+
+/** A new, empty store in memory, for tests: see `Home.layerMemory`. Each time it is built it is another one. */
+export const layerMemory: Layer.Layer<Services, StoreError> = Layer.suspend(() => on(Home.layerMemory))
+
+const on = (home: Layer.Layer<Home.Home, StoreError>): Layer.Layer<Services, StoreError> =>
   // Fresh: layers are remembered by reference, and two stores of one program would share the first one's services.
-  Layer.fresh(Layer.mergeAll(BlobStore.layer, LayerStore.layer, Graph.layer, Leases.layer, Collector.layer, Upkeep.layer, History.layer, Listing.layer)).pipe(
-    Layer.provide(Layer.provideMerge(Layer.effectDiscard(sweep), Home.layer(path)))
-  )
+  Layer.fresh(Layer.mergeAll(BlobStore.layer, LayerStore.layer, Graph.layer, Leases.layer, Collector.layer, Upkeep.layer, History.layer, Listing.layer).pipe(
+    Layer.provide(Layer.provideMerge(Layer.effectDiscard(sweep), home))))
 
 /** The store for commands that only read: as `layer`, or where it is mounted read-only, as it is there. */
 export const layerReading = ({ path }: StoreOptions): Layer.Layer<Services, StoreError> =>

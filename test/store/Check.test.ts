@@ -1,9 +1,11 @@
 import { assert, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
+import { createHash } from "node:crypto"
 import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import { StoreError } from "../../src/store/Disk.ts"
 import { type Finding, Graph, type Image } from "../../src/store/Graph.ts"
+import { BlobStore } from "../../src/store/BlobStore.ts"
 import * as Store from "../../src/store/Store.ts"
 import { digestOf, imageOf, temp, withStore } from "./Fixtures.ts"
 
@@ -46,6 +48,26 @@ const cases: ReadonlyArray<Case> = [
   { name: "a file others may read", kinds: ["mode"], damage: (root, image) => chmodSync(fileOf(root, image), 0o644) },
   { name: "a layer others may enter", kinds: ["mode"], damage: (root, image) => chmodSync(folderOf(root, image), 0o755) }
 ]
+
+it.live("has blobs hashed by whom the store was opened with, several at a time", () => Effect.gen(function*() {
+  const path = yield* temp
+  let [now, most, all] = [0, 0, 0]
+  const hash = (_: number, size: number, algorithm: "sha256" | "sha512", file: string) => Effect.gen(function*() {
+    most = Math.max(most, ++now)
+    all++
+    yield* Effect.sleep("20 millis")
+    const bytes = readFileSync(file)
+    now--
+    return createHash(algorithm).update(bytes.subarray(0, size)).digest("hex")
+  })
+  yield* Effect.gen(function*() {
+    const [graph, blobs] = [yield* Graph, yield* BlobStore]
+    const image = yield* graph.register(yield* imageOf("sound", ["base", "top"]))
+    assert.deepStrictEqual(yield* graph.check(), [])
+    assert.isTrue(yield* blobs.verify(image.manifest.digest))
+    assert.deepStrictEqual([most, all], [3, 5])
+  }).pipe(Effect.provide(Store.layer({ path }).pipe(Layer.provide(Layer.succeed(Store.Hasher, { concurrency: 3, hash }))), { local: true }))
+}).pipe(Effect.scoped))
 
 for (const { name, kinds, damage } of cases) {
   it.live(`finds ${name}`, () => Effect.gen(function*() {

@@ -88,7 +88,7 @@ export const imageOf = Effect.fnUntraced(function*(name: string, texts: Readonly
   const registration: Registration = {
     kind: "oci", config, configBytes, platform: "linux/amd64", manifest, layers, target: manifest.digest, wanted: "linux/amd64",
     tags: tags.map((reference) => ({ name: `docker.io/library/${name}`, reference })),
-    origin: { repository: `docker.io/library/${name}`, endpoint: "http://127.0.0.1:5000" }, synced: true
+    ...tags.length > 0 && { origin: { repository: `docker.io/library/${name}`, endpoint: "http://127.0.0.1:5000" } }, synced: true
   }
   return registration
 })

@@ -1,10 +1,12 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Effect, Option, Schema } from "effect"
+import { Effect, type Layer, Option, Schema } from "effect"
 import { existsSync } from "node:fs"
 import * as Digest from "../../src/image/Digest.ts"
 import { BlobStore } from "../../src/store/BlobStore.ts"
 import { chainIds, Graph } from "../../src/store/Graph.ts"
 import { LayerStore } from "../../src/store/LayerStore.ts"
+import type * as Store from "../../src/store/Store.ts"
+import { MemoryStore } from "../../src/testing/index.ts"
 import { Leases } from "../../src/store/Leases.ts"
 import { blobOf, digestOf, imageOf, litter, storeInTemp, temp, withStore } from "./Fixtures.ts"
 
@@ -23,7 +25,8 @@ describe("chainIds", () => {
   })
 })
 
-layer(storeInTemp, { excludeTestServices: true })("Graph", (it) => {
+/** What every store must do with images and tags. */
+const contract = <E>(name: string, store: Layer.Layer<Store.Services, E>) => layer(store, { excludeTestServices: true })(name, (it) => {
   it.effect("registers an image whole, again without a change, and finds it by every name", Effect.fnUntraced(function*() {
     const graph = yield* Graph
     const wanted = yield* imageOf("alpine", ["alpine base", "alpine top", "alpine base"])
@@ -80,6 +83,9 @@ layer(storeInTemp, { excludeTestServices: true })("Graph", (it) => {
     ])
   }))
 })
+
+contract("Graph", storeInTemp)
+contract("Graph in memory", MemoryStore.layer)
 
 it.live("removes the tag, with the last tag the image, and with it what nobody else needs or leases", () => Effect.gen(function*() {
   const path = yield* temp

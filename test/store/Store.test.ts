@@ -172,7 +172,7 @@ it.live("discards layers that another boot left unsynced, and keeps durable ones
 it.live("finishes removals that were begun", () => Effect.gen(function*() {
   const path = yield* temp
   yield* Effect.gen(function*() { yield* (yield* Graph).register(yield* imageOf("going", ["a"])) }).pipe(withStore(path))
-  alter(path, "PRAGMA foreign_keys=OFF; DELETE FROM tags; DELETE FROM manifest_blobs; DELETE FROM manifests; DELETE FROM resolutions; DELETE FROM images; DELETE FROM chains",
+  alter(path, "PRAGMA foreign_keys=OFF; DELETE FROM tags; DELETE FROM manifest_blobs; DELETE FROM manifests; DELETE FROM resolutions; DELETE FROM images; DELETE FROM chains; DELETE FROM origins",
     "INSERT INTO ingests (path, kind, digest, touched) SELECT 'ingest/' || substr(digest, 8), 'removal-blob', digest, 0 FROM blobs",
     "INSERT INTO ingests (path, kind, digest, touched) SELECT 'ingest/' || substr(diff_id, 8), 'removal-layer', diff_id, 0 FROM layers",
     "UPDATE blobs SET state = 'deleting'", "UPDATE layers SET state = 'deleting'")

@@ -231,7 +231,8 @@ export const read = function*(file: string): Generator<MetaRecord> {
   if (number === 0) throw new MetaDamaged(file, 1)
 }
 
-const lines = function*(file: string): Generator<string> {
+/** A file's lines, read piece by piece; a last one without its end has a NUL behind it. */
+export const lines = function*(file: string): Generator<string> {
   const fd = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW)
   try {
     const piece = Buffer.allocUnsafe(0x10000)

@@ -16,8 +16,9 @@ export interface ViewEntry {
   readonly target: string
   /** Which layer (0: the lowest) its content or metadata is from; -1 for folders that no layer describes. */
   readonly layer: number
-  /** Which entry of that layer's tar, counted from 1. */
+  /** Which entry of that layer's tar, counted from 1, and the name it has there. */
   readonly entry: number
+  readonly source: Name.Name
   /** The first name of the same file, where it has several. */
   readonly link: Name.Name | undefined
   /** SHA-256 of a file's content, if that was asked for. */
@@ -34,9 +35,16 @@ interface Facts {
   mode: number; uid: number; gid: number; size: number
   mtime: readonly [number, number]
   target: string
-  layer: number; entry: number
+  layer: number; entry: number; source: Name.Name
   sha256: string | undefined
   xattrs: ViewEntry["xattrs"]
+}
+
+/** A hard link to a layer below: its name, the target's, and the target, if that was there before the layer came. */
+export interface HeldLink {
+  readonly path: Name.Name
+  readonly target: Name.Name
+  readonly node: Node | undefined
 }
 
 const whiteout = ".wh."
@@ -45,7 +53,7 @@ const maxHops = 40
 const zeros = Buffer.alloc(64 * 1024)
 
 const implied = (): Folder => ({
-  type: "dir", mode: 0o755, uid: 0, gid: 0, size: 0, mtime: [0, 0], target: "", layer: -1, entry: 0, sha256: undefined, xattrs: [], children: new Map()
+  type: "dir", mode: 0o755, uid: 0, gid: 0, size: 0, mtime: [0, 0], target: "", layer: -1, entry: 0, source: "", sha256: undefined, xattrs: [], children: new Map()
 })
 
 const isFolder = (node: Node | undefined): node is Folder => node?.children !== undefined
@@ -117,6 +125,32 @@ export class View implements EntrySink {
     file.leaf.sha256 = file.hash.digest("hex")
   }
 
+  /** The file that came last has this digest, if that is known: its content does not come. */
+  known(sha256: string | undefined): void {
+    if (this.file !== undefined) this.file.leaf.sha256 = sha256
+    this.file = undefined
+  }
+
+  /** What hard links of the coming layer lead to in those below, as far as it is there already. */
+  hold(links: ReadonlyArray<{ readonly path: Name.Name; readonly target: Name.Name }>): ReadonlyArray<HeldLink> {
+    return links.map(({ path, target }) => ({ path, target, node: this.at(target) }))
+  }
+
+  /** Hides what is below the layer at a name, or all in a folder, wherever in the layer that came. */
+  hideAll(path: Name.Name, opaque: boolean): void {
+    if (opaque) this.whiteout(path, ".wh..wh..opq")
+    else this.whiteout(Name.parent(path), `${whiteout}${Name.last(path)}`)
+  }
+
+  /** The layer's other names have come: those of held links too. */
+  put(links: ReadonlyArray<HeldLink>): void {
+    for (const { node, path, target } of links) {
+      const found = node ?? this.at(target)
+      if (found === undefined || isFolder(found)) throw new Refused("its hard link target is in no layer", Name.bytes(path))
+      this.folder(Name.parent(path), Name.bytes(path)).children.set(Name.last(path), { node: found, by: this.layer })
+    }
+  }
+
   /** All entries of the layer have come. */
   finish(): void {
     for (const { name, path, target } of this.pending.splice(0)) {
@@ -146,16 +180,16 @@ export class View implements EntrySink {
     }
   }
 
-  private shown(name: Name.Name, { type, mode, uid, gid, size, mtime, target, layer, entry, sha256, xattrs }: Node, link: Name.Name | undefined): ViewEntry {
-    return { name, type, mode, uid, gid, size, mtime, target, layer, entry, link, sha256, xattrs }
+  private shown(name: Name.Name, { type, mode, uid, gid, size, mtime, target, layer, entry, source, sha256, xattrs }: Node, link: Name.Name | undefined): ViewEntry {
+    return { name, type, mode, uid, gid, size, mtime, target, layer, entry, source, link, sha256, xattrs }
   }
 
-  private facts({ type, mode, uid, gid, size, mtimeSeconds, mtimeNanos, linkpath, devmajor, devminor, xattrs }: Entry): Leaf {
+  private facts({ path, type, mode, uid, gid, size, mtimeSeconds, mtimeNanos, linkpath, devmajor, devminor, xattrs }: Entry): Leaf {
     return {
       type: type === "link" ? "file" : type, mode: type === "symlink" ? 0o777 : mode, uid, gid, size, mtime: [mtimeSeconds, mtimeNanos],
       target: type === "symlink" ? linkpath.toString("latin1") : type === "char" || type === "block" ? `${devmajor},${devminor}` : "",
-      layer: this.layer, entry: this.count, sha256: undefined,
-      xattrs: xattrs.length === 0 ? [] : xattrs.map(([name, value]) => [name.toString("latin1"), value.toString("base64")])
+      layer: this.layer, entry: this.count, source: Name.clean(path), sha256: undefined,
+      xattrs: xattrs.length === 0 ? [] : xattrs.map(([name, value]) => [name.toString("latin1"), value.toString("base64")] as const).sort(byName)
     }
   }
 

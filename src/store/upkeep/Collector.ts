@@ -1,8 +1,9 @@
 import { Clock, Context, Duration, Effect, Layer, Schema, Semaphore } from "effect"
 import type { Digest } from "../../image/Digest.ts"
 import type { StoreError } from "../Disk.ts"
-import { Home } from "../Home.ts"
+import { Home, record } from "../Home.ts"
 import { dissolve } from "../Removal.ts"
+import * as Quarantine from "../Quarantine.ts"
 import { dropPartial, ending, finishRemoval, mark as markRemoval, partialsKept, type Removal, removing } from "../Sweep.ts"
 import { type Garbage, mark, type Partial, partials, stored } from "./Mark.ts"
 import * as Usage from "./Usage.ts"
@@ -23,7 +24,7 @@ export interface CollectOptions {
   readonly keepStorage?: number
   /**
    * Only what has had no name for so long. By default images that lost their last tag go at once, what never had a name
-   * after `grace`, and partial blobs after `partialsKept`.
+   * after `grace`, partial blobs after `partialsKept`, and what a repair put away after `Quarantine.kept`.
    */
   readonly olderThan?: Duration.Duration
   /** Bytes of partial blobs to keep, the latest; `partialsBudget` by default. */
@@ -42,6 +43,8 @@ export const Collected = Schema.Struct({
   blobs: Schema.Array(Taken),
   layers: Schema.Array(Taken),
   partials: Schema.Array(Taken),
+  /** What a repair had put away, by its path in the store. */
+  quarantined: Schema.Array(Taken),
   freed: Schema.Int,
   left: Schema.Int
 })
@@ -180,7 +183,7 @@ const batches = <A>(all: ReadonlyArray<A>): ReadonlyArray<ReadonlyArray<A>> =>
   Array.from({ length: Math.ceil(all.length / batch) }, (_, index) => all.slice(index * batch, (index + 1) * batch))
 
 /** Files of blobs go with their rows, a batch at a time; those of layers in the background. */
-const finish = Effect.fnUntraced(function*(home: Shape, removals: ReadonlyArray<Removal>) {
+export const finish = Effect.fnUntraced(function*(home: Shape, removals: ReadonlyArray<Removal>) {
   if (removals.length === 0) return
   const { db, owner } = home
   yield* ending(home, removals, db.transaction(Effect.forEach(removals, Effect.fnUntraced(function*(removal) {
@@ -237,6 +240,19 @@ const excess = (all: ReadonlyArray<Partial>, before: number, budget: number): Re
   })
 }
 
+/** Removes what was put away, in the background, under a row that outlives this process. */
+const empty = Effect.fnUntraced(function*(home: Shape, old: ReadonlyArray<Quarantine.PutAway>) {
+  for (const { path } of old) {
+    const mine = yield* home.db.transaction(Effect.gen(function*() {
+      const [other] = yield* home.db.rows(Here, home.db.sql`SELECT count(*) AS here FROM ingests WHERE path = ${path}`)
+      if (other?.here !== 0) return false
+      yield* record(home, { path, kind: "layer", digest: null })
+      return true
+    }))
+    if (mine) yield* home.discard(path)
+  }
+})
+
 const collect = Effect.fn("Collector.collect")(function*(home: Shape, options: CollectOptions) {
   yield* home.owner.bury
   const now = yield* Clock.currentTimeMillis
@@ -244,12 +260,15 @@ const collect = Effect.fn("Collector.collect")(function*(home: Shape, options: C
   const garbage = yield* mark(home, { keepLast: options.keepLast ?? 1, untagged: before(Duration.zero), unnamed: before(grace) })
   const waiting = yield* partials(home)
   const old = excess(waiting, before(partialsKept), options.keepPartials ?? partialsBudget)
+  const away = (yield* Quarantine.list(home)).filter(({ at }) => at <= before(Quarantine.kept))
+  const quarantined = away.map(({ path, size }) => ({ subject: path, size }))
   const total = (yield* stored(home)) + sum(waiting)
   const plan = choose(garbage, old, total, options.keepStorage ?? -1)
   const dryRun = options.dryRun === true
   const gone = dryRun ? planned(plan) : yield* removing(home, execute(home, plan))
+  if (!dryRun) yield* empty(home, away)
   const freed = sum(gone.blobs) + sum(gone.layers) + sum(gone.partials)
-  const collected: Collected = { dryRun, ...gone, freed, left: total - freed }
+  const collected: Collected = { dryRun, ...gone, quarantined, freed: freed + sum(quarantined), left: total - freed }
   return collected
 })
 
@@ -269,7 +288,7 @@ const make = Effect.gen(function*() {
 export class Collector extends Context.Service<Collector, {
   /**
    * Removes images without a tag, what only they needed, blobs and layers of no image, and partial blobs that are too old or
-   * too many; never what a tag, a child, or a living owner's lease holds. It looks again before each removal, so
+   * too many, and what a repair put away long ago; never what a tag, a child, or a living owner's lease holds. It looks again before each removal, so
    * pulls may run beside it. Linear in what the store holds.
    */
   readonly collect: (options?: CollectOptions) => Effect.Effect<Collected, StoreError>

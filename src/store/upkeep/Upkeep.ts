@@ -7,8 +7,9 @@ import * as Disk from "../Disk.ts"
 import type { StoreError } from "../Disk.ts"
 import { chainIds } from "../Graph.ts"
 import { blobPath, Home, layerPath, look } from "../Home.ts"
+import * as Compressed from "./Compressed.ts"
 import * as Rows from "./Rows.ts"
-import { putAway, quarantine } from "../Quarantine.ts"
+import { list, putAway, type PutAway, quarantine } from "../Quarantine.ts"
 
 type Shape = Home["Service"]
 
@@ -18,6 +19,8 @@ export interface KeptLayer {
   readonly folder: string
   readonly size: number
   readonly entries: number
+  /** The SHA-256 of the digests of its files that are recorded beside it (`sums`), if they are. */
+  readonly sums: string | undefined
   readonly blobs: ReadonlyArray<{ readonly digest: Digest; readonly size: number }>
 }
 
@@ -29,7 +32,7 @@ const SourceRow = Schema.Struct({
 /** What is known of a blob that is gone or damaged: what it is to an image, and a repository (`docker.io/library/x`) that had it. */
 export type Source = typeof SourceRow.Type
 
-const LayerRow = Schema.Struct({ diff_id: Digest, size: Schema.Int, entries: Schema.Int })
+const LayerRow = Schema.Struct({ diff_id: Digest, size: Schema.Int, entries: Schema.Int, sums: Schema.NullOr(Schema.String) })
 const BlobRow = Schema.Struct({ diff_id: Digest, digest: Digest, size: Schema.Int })
 const ConfigRow = Schema.Struct({ config: Schema.Uint8Array })
 const WantedRow = Schema.Struct({
@@ -48,14 +51,14 @@ export interface Wanted {
 
 const layers = Effect.fn("Upkeep.layers")(function*({ db, root }: Shape) {
   const { sql } = db
-  const rows = yield* db.rows(LayerRow, sql`SELECT diff_id, size, entries FROM layers WHERE state <> 'deleting' ORDER BY size DESC, diff_id`)
+  const rows = yield* db.rows(LayerRow, sql`SELECT diff_id, size, entries, sums FROM layers WHERE state <> 'deleting' ORDER BY size DESC, diff_id`)
   const holders = new Map<Digest, Array<{ readonly digest: Digest; readonly size: number }>>()
   const found = yield* db.rows(BlobRow, sql`SELECT w.diff_id, b.digest, b.size FROM (
       SELECT blob, diff_id FROM layer_blobs UNION SELECT digest AS blob, diff_id FROM manifest_blobs WHERE diff_id IS NOT NULL
     ) w JOIN blobs b ON b.digest = w.blob AND b.state = 'ready' ORDER BY b.size, b.digest`)
   for (const { diff_id, digest, size } of found) holders.set(diff_id, [...holders.get(diff_id) ?? [], { digest, size }])
-  return rows.map(({ diff_id, entries, size }): KeptLayer =>
-    ({ diffId: diff_id, folder: layerPath(root, diff_id), size, entries, blobs: holders.get(diff_id) ?? [] }))
+  return rows.map(({ diff_id, entries, size, sums }): KeptLayer =>
+    ({ diffId: diff_id, folder: layerPath(root, diff_id), size, entries, sums: sums ?? undefined, blobs: holders.get(diff_id) ?? [] }))
 })
 
 const sources = Effect.fn("Upkeep.sources")(function*({ db }: Shape, digest: Digest) {
@@ -123,9 +126,14 @@ const make = Effect.gen(function*() {
   const home = yield* Home
   const { db, root } = home
   const { sql } = db
+  const { hash } = yield* Hasher
   return {
     root,
     layers: layers(home),
+    compressed: Compressed.compressed(home),
+    keepSums: (diffId: Digest, file: string) => Compressed.keepSums(home, diffId, file),
+    giveUp: (diffId: Digest, sums: string, blobs: ReadonlyArray<Digest>, lease: string) => Compressed.giveUp(home, diffId, sums, blobs, lease),
+    forgetSums: (diffId: Digest) => Compressed.forgetSums(home, diffId),
     sources: (digest: Digest) => sources(home, digest),
     blobsOf: (diffId: Digest) => blobsOf(home, diffId),
     quarantine: (kind: "blob" | "layer", digest: Digest) => quarantine(home, kind, digest),
@@ -145,7 +153,6 @@ const make = Effect.gen(function*() {
     settled: (diffId: Digest) => db.run(sql`UPDATE layers SET state = 'durable' WHERE diff_id = ${diffId} AND state = 'unsynced'`),
     holds: Effect.fn("Upkeep.holds")(function*(path: string, digest: Digest) {
       const { algorithm, hex } = parts(digest)
-      const { hash } = yield* Hasher
       const stat = yield* Disk.call("read", path, () => look(path))
       if (stat?.isFile() !== true) return false
       return (yield* Effect.scoped(Effect.flatMap(Disk.open(path, constants.O_RDONLY), (fd) => hash(fd, stat.size, algorithm, path)))) === hex
@@ -161,8 +168,9 @@ const make = Effect.gen(function*() {
       return true
     }),
     putAway: (path: string) => putAway(home, path),
+    quarantined: list(home),
     mendRows: mendRows(home),
-    rewrite: Effect.flatMap(Rows.wrong(home), Effect.forEach(({ mend }) => mend, { discard: true })),
+    rewrite: Effect.flatMap(Rows.wrong(home), Effect.forEach(({ mend = Effect.void }) => mend, { discard: true })),
     close: (path: string) => Disk.call("change the mode of", path, () => {
       const stat = look(path)
       if (stat !== undefined) chmodSync(path, stat.mode & 0o700)
@@ -176,6 +184,14 @@ export class Upkeep extends Context.Service<Upkeep, {
   readonly root: string
   /** Every unpacked layer, the largest first. */
   readonly layers: Effect.Effect<ReadonlyArray<KeptLayer>, StoreError>
+  /** Every layer's blob whose layer is unpacked too, the largest first. */
+  readonly compressed: Effect.Effect<ReadonlyArray<Compressed.Compressed>, StoreError>
+  /** Puts a durable file with the digests of a layer's files beside the layer. */
+  readonly keepSums: (diffId: Digest, file: string) => Effect.Effect<void, StoreError>
+  /** Removes blobs of a layer whose files' digests are recorded, unless someone else than `lease` holds them. Gives those that went. */
+  readonly giveUp: (diffId: Digest, sums: string, blobs: ReadonlyArray<Digest>, lease: string) => Effect.Effect<ReadonlyArray<Digest>, StoreError>
+  /** Forgets the recorded digests of a layer's files, which are not what they were. */
+  readonly forgetSums: (diffId: Digest) => Effect.Effect<void, StoreError>
   /** What a blob is to the images that need it, and where they came from, the latest first. */
   readonly sources: (digest: Digest) => Effect.Effect<ReadonlyArray<Source>, StoreError>
   /** The blobs a layer came in, stored or not, and where from. */
@@ -198,6 +214,8 @@ export class Upkeep extends Context.Service<Upkeep, {
   readonly mendConfig: (id: string) => Effect.Effect<boolean, StoreError>
   /** Puts something in the store's folders away that the store does not list. Gives where it is now. */
   readonly putAway: (path: string) => Effect.Effect<string, StoreError>
+  /** What was put away and not removed yet, the latest first. */
+  readonly quarantined: Effect.Effect<ReadonlyArray<PutAway>, StoreError>
   /**
    * Writes chains again from the layers of manifests, and removes rows that name what is not there: tags, manifests, images.
    * Gives what was removed, in words.

@@ -3,6 +3,8 @@ import { readdirSync } from "node:fs"
 import { Digest } from "../../image/Digest.ts"
 import { call } from "../Disk.ts"
 import { absolute, type Home, look } from "../Home.ts"
+import * as Quarantine from "../Quarantine.ts"
+import { compressed } from "./Compressed.ts"
 import type { Garbage } from "./Mark.ts"
 
 type Shape = Home["Service"]
@@ -21,6 +23,12 @@ export const Usage = Schema.Struct({
   layers: Amount,
   /** Blobs that came in part. */
   partials: Amount,
+  /** Blobs whose layer is unpacked too and that can be fetched again: what giving them up would free. */
+  compressed: Amount,
+  /** Layers that are here unpacked alone, by the bytes of the blob that is not. */
+  unpackedAlone: Amount,
+  /** What a repair put away. */
+  quarantine: Amount,
   /** Of the blobs and layers: what the collector would take now. */
   reclaimable: Amount,
   /** graph.db and its log. */
@@ -83,8 +91,13 @@ export const usage = Effect.fn("Usage.usage")(function*(home: Shape, garbage: Ga
   const images = yield* imageUsage(home)
   const unused = amount(distinct([...garbage.blobs, ...garbage.layers, ...garbage.orphanBlobs, ...garbage.orphanLayers]))
   const none = { count: 0, size: 0 }
+  const both = (yield* compressed(home)).filter(({ reason }) => reason === undefined).map(({ blob, size }) => ({ digest: blob, size }))
+  const [alone] = yield* db.rows(Amount, sql`SELECT count(*) AS count, CAST(total(size) AS INTEGER) AS size FROM (
+    SELECT DISTINCT p.digest, p.size FROM manifest_blobs p JOIN layers l ON l.diff_id = p.diff_id AND l.state <> 'deleting'
+      WHERE p.role = 'layer' AND NOT EXISTS (SELECT 1 FROM blobs b WHERE b.digest = p.digest AND b.state = 'ready'))`)
   const whole: Usage = {
-    blobs: blobs ?? none, layers: layers ?? none, partials, reclaimable: unused, database,
+    blobs: blobs ?? none, layers: layers ?? none, partials, compressed: amount(distinct(both)), unpackedAlone: alone ?? none,
+    quarantine: amount(yield* Quarantine.list(home)), reclaimable: unused, database,
     images
   }
   return whole

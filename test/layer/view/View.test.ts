@@ -1,9 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import { createHash } from "node:crypto"
+import { mkdirSync, mkdtempSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { Refused } from "../../../src/layer/Fault.ts"
 import { lookUp, View, type ViewEntry } from "../../../src/layer/view/View.ts"
-import { device, dir, entryOf, file, type Item, link, symlink } from "../apply/Entries.ts"
+import * as Syscalls from "../../../src/layer/Syscalls.ts"
+import { removeTree } from "../../../src/layer/tree/Remove.ts"
+import { show } from "../../../src/layer/Unpacked.ts"
+import { applied, device, dir, entryOf, file, type Item, link, symlink } from "../apply/Entries.ts"
 import { Model, ModelRefused, ModelUndefined } from "../merge/MergeModel.ts"
 
 const viewOf = (layers: ReadonlyArray<ReadonlyArray<Item>>): ReadonlyArray<ViewEntry> => {
@@ -21,7 +27,27 @@ const viewOf = (layers: ReadonlyArray<ReadonlyArray<Item>>): ReadonlyArray<ViewE
   return [...view.entries()]
 }
 
+/** The same of the layers as applying unpacks them. */
+const viewOfUnpacked = (layers: ReadonlyArray<ReadonlyArray<Item>>, native = true): ReadonlyArray<ViewEntry> => {
+  const folder = mkdtempSync(join(tmpdir(), "towline-view-"))
+  try {
+    const view = new View({ hash: true })
+    const syscalls = Syscalls.load({ native })
+    for (const [index, items] of layers.entries()) {
+      const place = join(folder, String(index))
+      mkdirSync(place)
+      applied(place, items, { syscalls })
+      show(view, place, { syscalls, stop: () => {} })
+    }
+    return [...view.entries()]
+  } finally {
+    removeTree(folder, { stop: () => {} })
+  }
+}
+
 const whiteout = (path: string): Item => file(path.replace(/([^/]*)$/, ".wh.$1"))
+/** What does not depend on where a name was found. */
+const same = (entry: ViewEntry) => ({ ...entry, entry: 0, source: "" })
 const sha = (text: string) => createHash("sha256").update(text).digest("hex")
 
 describe("View", () => {
@@ -96,5 +122,18 @@ describe("View", () => {
     assert.deepStrictEqual(
       bare(entries.map(({ mtime, name, sha256, target, type }) => [name, type, target, sha256 ?? "", BigInt(mtime[0]) * 1_000_000_000n + BigInt(mtime[1])])),
       bare(model.records().map(({ content, linkTarget, mtimeNs, path, type }) => [path, type, linkTarget, content, mtimeNs])), JSON.stringify(items))
+    // Where the records are of one mind about it, the unpacked layers show the same.
+    if (!model.doubtful) assert.deepStrictEqual(viewOfUnpacked(items).map(same), entries.map(same), JSON.stringify(items))
   }), { arbitrary: { runs: 400 }, timeout: 60_000 })
+
+  it("shows the same of unpacked layers: owners, modes, attributes, devices, sparse files, links", () => {
+    const layers = [
+      [dir("", { mode: 0o751, mtime: [5, 5] }), dir("etc", { mode: 0o2755, uid: 3, gid: 4 }), file("etc/a", "old", { uid: 3, mode: 0o4644, mtime: [-9, 1], xattrs: { "user.b": "2", "user.a": "\0" } }),
+        file("etc/b", "b"), link("etc/c", "etc/b"), symlink("bin", "/usr/bin", { uid: 7 }), dir("usr/bin"), file("usr/lib/x", "x"), dir("gone"), file("gone/y", "y"), file("\xff\x01", "odd"), dir("etc/shut", { mode: 0 }), file("etc/shut/in", "in", { mode: 0 })],
+      [file("bin/tool", "t", { mode: 0 }), link("alias", "etc/b"), whiteout("etc/b"), whiteout("gone"), file("usr/lib/.wh..wh..opq"), file("usr/lib/z", "z"),
+        device("char", "null", [1, 3], { uid: 5 }), device("fifo", "pipe"), file("sparse", "x", { size: 100_000, sparse: [[70_000, 1]] })]
+    ]
+    const should = viewOf(layers.map((items) => items.map((item) => item.sparse === undefined ? item : { ...item, content: "\0".repeat(70_000) + "x" })))
+    for (const native of [true, false]) assert.deepStrictEqual(viewOfUnpacked(layers, native).map(same), should.map(same), String(native))
+  })
 })

@@ -1,5 +1,6 @@
 import { assert, it, layer } from "@effect/vitest"
 import { Duration, Effect, Schema } from "effect"
+import { mkdirSync, readdirSync, writeFileSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import { BlobStore } from "../../../src/store/BlobStore.ts"
 import { Graph } from "../../../src/store/Graph.ts"
@@ -44,7 +45,7 @@ layer(storeInTemp, { excludeTestServices: true })("Collector", (it) => {
     assert.isUndefined(visible(root, blobFor("plain old")))
     assert.deepStrictEqual((yield* (yield* Graph).resolve("plain")).id, next.id)
     yield* sound
-    assert.deepStrictEqual(yield* collect(), { dryRun: false, images: [], blobs: [], layers: [], partials: [], freed: 0, left: collected.left })
+    assert.deepStrictEqual(yield* collect(), { dryRun: false, images: [], blobs: [], layers: [], partials: [], quarantined: [], freed: 0, left: collected.left })
   }))
 
   it.effect("leaves what came lately and has no image yet, until asked", Effect.fnUntraced(function*() {
@@ -130,6 +131,25 @@ layer(storeInTemp, { excludeTestServices: true })("Collector", (it) => {
     yield* alter(root, `UPDATE ingests SET touched = touched - 120000 WHERE digest = '${second}'`)
     assert.deepStrictEqual((yield* collect({ olderThan: Duration.minutes(1) })).partials, [{ subject: second, size: 6 }])
     assert.strictEqual(litter(root).length, 1)
+    yield* sound
+  }))
+
+  it.effect("takes what a repair put away once it is old, and says what it is", Effect.fnUntraced(function*() {
+    const root = yield* Root
+    const folder = `${root}/quarantine`
+    const aged = `${folder}/layer-sha256-${"1".repeat(64)}-${Date.now() - 31 * 86_400_000}`
+    mkdirSync(`${aged}/fs`, { recursive: true, mode: 0o700 })
+    writeFileSync(`${aged}/fs/a`, "12345")
+    writeFileSync(`${folder}/blob-sha256-${"2".repeat(64)}-${Date.now() - 1000}`, "123")
+    assert.deepStrictEqual((yield* (yield* Collector).usage).quarantine, { count: 2, size: 8 })
+    const [old = "", young = ""] = readdirSync(folder).sort().reverse()
+    assert.deepStrictEqual((yield* collect({ dryRun: true })).quarantined, [{ subject: `quarantine/${old}`, size: 5 }])
+    assert.strictEqual((yield* collect()).freed, 5)
+    for (let n = 0; n < 100 && readdirSync(folder).length > 1; n++) yield* Effect.sleep("20 millis")
+    assert.deepStrictEqual(readdirSync(folder), [young])
+    assert.deepStrictEqual((yield* collect({ olderThan: Duration.zero })).quarantined, [{ subject: `quarantine/${young}`, size: 3 }])
+    for (let n = 0; n < 100 && readdirSync(folder).length > 0; n++) yield* Effect.sleep("20 millis")
+    assert.deepStrictEqual(readdirSync(folder), [])
     yield* sound
   }))
 

@@ -1,0 +1,69 @@
+import { Buffer } from "node:buffer"
+import { closeSync, constants, lstatSync, openSync } from "node:fs"
+import type { Entry } from "./tar/Entry.ts"
+import { Refused } from "./Fault.ts"
+import { entersAll, LayerSource } from "./merge/LayerSource.ts"
+import * as Sums from "./Sums.ts"
+import { chmodItself } from "./tree/Mode.ts"
+import * as Name from "./tree/Name.ts"
+import type { View } from "./view/View.ts"
+
+const nothing: Buffer = Buffer.alloc(0)
+
+/** The entry of a tar that would have made this name. */
+const entryOf = ({ data, mode, mtime, name, owner, type, xattrs }: Sums.Sum): Entry | undefined => {
+  if (type === "journal" || type === "socket" || data === "implied") return undefined
+  const [uid, gid] = owner.split(":").map(Number)
+  const [mtimeSeconds, mtimeNanos] = mtime.split(".").map(Number)
+  const linked = data.startsWith("link ") && type !== "symlink"
+  const [devmajor, devminor] = type === "char" || type === "block" ? data.split(",").map(Number) : []
+  return {
+    type: linked ? "link" : type, path: Name.bytes(name === "" ? "." : name),
+    linkpath: linked ? Name.bytes(data.slice(5)) : type === "symlink" ? Name.bytes(data) : nothing,
+    mode, uid: uid ?? 0, gid: gid ?? 0, size: type === "file" && !linked ? Number(data.split(" ")[0]) : 0,
+    mtimeSeconds: mtimeSeconds ?? 0, mtimeNanos: mtimeNanos ?? 0, devmajor: devmajor ?? 0, devminor: devminor ?? 0,
+    xattrs: xattrs.map(([key, value]) => [Buffer.from(key, "latin1"), Buffer.from(value, "base64")]), sparse: undefined
+  }
+}
+
+/** Reads an unpacked layer (a folder with `fs/` and `meta`) into a root file system, as its tar would be. Throws `Refused`, `MetaDamaged`, and Node's errors. */
+export const show = (view: View, folder: string, options: Sums.SumsOptions): void => {
+  const layer = new LayerSource(folder, { move: false, entersAll: entersAll(), stop: options.stop })
+  const { hidden, links } = layer
+  layer.close()
+  view.begin()
+  const held = view.hold(links)
+  for (const sum of Sums.of(folder, options)) {
+    const entry = entryOf(sum)
+    if (entry === undefined) continue
+    view.entry(entry)
+    if (entry.type === "file") view.known(sum.data.split(" ")[1])
+  }
+  for (const { opaque, path } of hidden) view.hideAll(path, opaque)
+  view.put(held)
+  view.finish()
+}
+
+/** Opens a file of an unpacked layer by its name there, for reading; the caller closes it. */
+export const openFile = (folder: string, name: Name.Name): number => {
+  const privileged = entersAll()
+  const layer = new LayerSource(folder, { move: false, entersAll: privileged, stop: () => {} })
+  try {
+    const { path } = layer.place(Name.parent(name), Name.last(name))
+    const stats = lstatSync(path, { throwIfNoEntry: false })
+    if (stats?.isFile() !== true) throw new Refused("it is not in the unpacked layer any more", Name.bytes(name))
+    const mode = stats.mode & 0o7777
+    const locked = !privileged && (mode & 0o400) === 0
+    if (locked) chmodItself(path, mode | 0o400)
+    try {
+      return openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW)
+    } finally {
+      if (locked) chmodItself(path, mode)
+    }
+  } finally {
+    layer.close()
+  }
+}
+
+/** Closes what `openFile` opened. */
+export const closeFile = (fd: number): void => closeSync(fd)
