@@ -3,7 +3,7 @@ import { renameSync } from "node:fs"
 import { Digest } from "../../image/Digest.ts"
 import * as Disk from "../Disk.ts"
 import { type Home, layerPath } from "../Home.ts"
-import { mark as markRemoval } from "../Sweep.ts"
+import { mark as markRemoval, removing } from "../Sweep.ts"
 import { finish } from "./Collector.ts"
 
 type Shape = Home["Service"]
@@ -76,7 +76,7 @@ export const giveUp = Effect.fn("Compressed.giveUp")(function*(home: Shape, diff
   }))
   yield* finish(home, gone)
   return gone.flatMap(({ digest }) => digest === null ? [] : [digest])
-})
+}, (self, home) => removing(home, self))
 
 /** Forgets the recorded digests of a layer's files, which are not what they were. */
 export const forgetSums = ({ db }: Shape, diffId: Digest) => db.run(db.sql`UPDATE layers SET sums = NULL WHERE diff_id = ${diffId}`)
