@@ -43,7 +43,7 @@ export const assertSound = (folder: string) => Effect.gen(function*() {
 
 /** The plan of a modern image. */
 export const planned = (reference: string, platform: string) => Effect.flatMap(Pull.plan(reference, { platform }), (plan) =>
-  plan.kind === "schema1" ? Effect.die(new Error("a schema1 manifest")) : Effect.succeed(plan))
+  plan.kind === "schema1" || plan.kind === "artifact" || plan.kind === "index" ? Effect.die(new Error("a schema1 manifest")) : Effect.succeed(plan))
 
 /** Descriptors this process has open. */
 export const openDescriptors = (): number => readdirSync("/proc/self/fd").length

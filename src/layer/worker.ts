@@ -2,10 +2,10 @@ import { createHash } from "node:crypto"
 import { mkdirSync, readSync, writeSync } from "node:fs"
 import { parentPort, workerData } from "node:worker_threads"
 import { Apply } from "./apply/Apply.ts"
-import { Control, Gate, Stopped } from "./Control.ts"
+import { Budget, Control, Gate, Stopped } from "./Control.ts"
 import { Refused } from "./Fault.ts"
 import { MetaDamaged } from "./apply/Meta.ts"
-import { defaultLimits } from "./Limits.ts"
+import { defaultLimits, noLimits } from "./Limits.ts"
 import { inflater } from "./inflate/Inflate.ts"
 import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob, RemoveJob, Reply, Request, Unpacked, UnpackJob, ViewJob } from "./Job.ts"
 import { flatten } from "./merge/Flatten.ts"
@@ -18,7 +18,14 @@ import { TarReader } from "./tar/Tar.ts"
 
 const piece = Buffer.allocUnsafeSlow(256 * 1024)
 
-const gate = new Gate(workerData instanceof SharedArrayBuffer ? workerData : undefined)
+/** What the pool shares with its threads. */
+interface Shared {
+  readonly gate: SharedArrayBuffer
+  readonly budget: SharedArrayBuffer
+}
+const shared: Shared = workerData
+const gate = new Gate(shared.gate)
+const budget = new Budget(shared.budget)
 const loaded = new Map<boolean, Syscalls.Syscalls>()
 
 /** The calls, loaded once a thread. */
@@ -55,10 +62,10 @@ const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
     const inflate = inflater((bytes) => {
       stop()
       given += bytes.byteLength
-      if (given > freely && given > taken * ratio) throw new Refused(`the layer inflates to more than ${ratio} times its size: ${taken} bytes became ${given}`)
+      if (given > freely && given > taken * ratio) throw new Refused(`the layer inflates to more than ${ratio} times its size: ${taken} bytes became ${given}`, undefined, "ratio")
       hash.update(bytes)
       tar.write(bytes)
-    }, { native: job.native, maxWindow: window })
+    }, { native: job.native, maxWindow: window, reserve: (bytes) => budget.hold(bytes, stop) })
     try {
       for (let at = 0; at < job.size;) {
         const available = control.waitBeyond(at)
@@ -72,6 +79,7 @@ const unpack = async (job: UnpackJob, control: Control): Promise<Unpacked> => {
       await inflate.end()
     } finally {
       inflate.close()
+      budget.hold(0)
     }
     tar.end()
     const diffId = `${algorithm}:${hash.digest("hex")}`
@@ -100,7 +108,7 @@ const remove = (job: RemoveJob, control: Control): Answers["remove"] => {
 }
 
 const compare = async (job: CompareJob, control: Control): Promise<Answers["compare"]> => {
-  const { entries, size } = await unpack({ ...job, kind: "unpack" }, control)
+  const { entries, size } = await unpack({ ...job, kind: "unpack", limits: noLimits }, control)
   const options = { syscalls: syscalls(job.native), stop: stopOf(control) }
   const should = Sums.of(job.folder, options)
   try {
@@ -118,11 +126,11 @@ const view = async (job: ViewJob, control: Control): Promise<Answers["view"]> =>
   const made = new View({ hash: job.hash })
   for (const { fd, size } of job.layers) {
     made.begin()
-    const tar = new TarReader(made)
+    const tar = new TarReader(made, noLimits)
     const inflate = inflater((bytes) => {
       stop()
       tar.write(bytes)
-    }, { native: job.native })
+    }, { native: job.native, reserve: (bytes) => budget.hold(bytes, stop) })
     try {
       for (let at = 0; at < size;) {
         const read = readSync(fd, piece, 0, Math.min(piece.byteLength, size - at), at)
@@ -133,6 +141,7 @@ const view = async (job: ViewJob, control: Control): Promise<Answers["view"]> =>
       await inflate.end()
     } finally {
       inflate.close()
+      budget.hold(0)
     }
     tar.end()
     made.finish()
@@ -169,12 +178,12 @@ const inflateArchive = async (job: InflateJob, control: Control): Promise<Answer
     stop()
     if (tar.ended) tail += bytes.byteLength
     if (tail > tailCap && job.diffId === undefined) throw new Refused(`more than ${tailCap} bytes follow the end of the archive`)
-    if (size + bytes.byteLength > job.limit) throw new Refused(`it inflates to more than ${job.limit} bytes`)
+    if (size + bytes.byteLength > job.limit) throw new Refused(`it inflates to more than ${job.limit} bytes`, undefined, "size")
     tar.write(bytes)
     if (job.diffId !== undefined) hash.update(bytes)
     for (let at = 0; job.into !== undefined && at < bytes.byteLength;) at += writeSync(job.into, bytes, at, bytes.byteLength - at, size + at)
     size += bytes.byteLength
-  }, { native: job.native })
+  }, { native: job.native, reserve: (bytes) => budget.hold(bytes, stop) })
   try {
     for (let at = 0; at < job.size;) {
       stop()
@@ -188,6 +197,7 @@ const inflateArchive = async (job: InflateJob, control: Control): Promise<Answer
     tar.end()
   } finally {
     inflate.close()
+    budget.hold(0)
   }
   if (job.diffId !== undefined) checkDiffId(`${algorithm}:${hash.digest("hex")}`, job.diffId)
   return { size }
@@ -210,7 +220,7 @@ const isSystemError = (error: unknown): error is NodeJS.ErrnoException =>
 
 const faultOf = (error: unknown): JobFault => {
   if (error instanceof Stopped) return { kind: "stopped" }
-  if (error instanceof Refused) return { kind: "refused", rule: error.rule, entry: error.entry }
+  if (error instanceof Refused) return { kind: "refused", rule: error.rule, entry: error.entry, limit: error.limit }
   if (error instanceof MetaDamaged) return { kind: "system", code: "EUCLEAN", syscall: "read", path: error.file, message: error.message }
   if (isSystemError(error)) {
     const { code = "EIO", syscall = "call", path = "", message } = error

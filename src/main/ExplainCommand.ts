@@ -9,6 +9,7 @@ import * as Jws from "../registry/Jws.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
 import { keys } from "./Keys.ts"
+import * as Limits from "./Limits.ts"
 import * as Network from "./Network.ts"
 import type { PullFlags } from "./PullCommand.ts"
 import * as Run from "./Run.ts"
@@ -16,8 +17,18 @@ import * as Run from "./Run.ts"
 type Plan = Effect.Success<ReturnType<typeof Pull.plan>>
 
 /** A layer as plans of every kind have it. */
-const layersOf = (plan: Plan): ReadonlyArray<Pick<PlannedLayer, "blob" | "have" | "state"> & { readonly diffId?: string | undefined }> =>
-  plan.kind === "schema1" ? plan.images : plan.layers
+const layersOf = (plan: Plan): ReadonlyArray<Pick<PlannedLayer, "blob" | "have" | "state"> & { readonly diffId?: string | undefined }> => {
+  switch (plan.kind) {
+    case "schema1": return plan.images
+    case "artifact": return plan.blobs
+    case "index": return [...new Map(plan.images.flatMap(layersOf).map((layer) => [layer.blob.digest, layer])).values()]
+    default: return plan.layers
+  }
+}
+
+/** The form of what was asked for, as its media type tells. */
+const protocolOf = ({ kind, target }: Plan): string =>
+  kind === "schema1" ? "v2, signed schema1" : target.mediaType.startsWith("application/vnd.oci.") ? "v2, OCI" : "v2, schema2"
 
 /** What the plan says, without the documents' bytes: each blob counts once. */
 export const facts = (plan: Plan) => {
@@ -26,11 +37,12 @@ export const facts = (plan: Plan) => {
   const sum = (of: "size" | "missing") => [...blobs.values()].reduce((total, blob) => total + blob[of], 0)
   return {
     reference: plan.reference, endpoints: plan.endpoints ?? [], endpoint: plan.endpoint, credentials: plan.credentials ?? (plan.endpoint === "store" ? undefined : "anonymous"),
-    protocol: plan.kind === "schema1" ? "v2, signed schema1" : plan.kind === "schema2" ? "v2, schema2" : "v2, OCI",
+    protocol: protocolOf(plan), ...plan.kind === "artifact" ? { artifact: plan.type } : {},
     target: { digest: plan.target.digest, mediaType: plan.target.mediaType, size: plan.target.size },
     wanted: plan.wanted, platform: plan.platform, fits: plan.fits,
     candidates: plan.kind === "schema1" ? [] : plan.candidates,
-    ...plan.kind === "schema1" ? {} : { manifest: plan.manifest.digest, config: plan.config.digest },
+    ...plan.kind === "oci" || plan.kind === "schema2" ? { manifest: plan.manifest.digest, config: plan.config.digest } : {},
+    ...plan.kind === "artifact" ? { manifest: plan.manifest.digest } : {},
     layers: layers.map(({ blob, diffId, have, state }) => ({ digest: blob.digest, size: blob.size, ...diffId === undefined ? {} : { diffId }, state, have })),
     total: sum("size"), download: sum("missing")
   }
@@ -57,7 +69,7 @@ const states = { unpacked: "unpacked", stored: "in the store", partial: "partial
 
 /** The plan as people read it; `columns`: of their terminal, if it is one. Elsewhere names stay whole. */
 export const table = (plan: Plan, columns: number | undefined): string => {
-  const { candidates, credentials, download, endpoints, layers, protocol, target, total } = facts(plan)
+  const { artifact, candidates, credentials, download, endpoints, layers, protocol, target, total } = facts(plan)
   const row = rows(Math.max(40, columns ?? 60), columns !== undefined)
   return [
     row("reference", [plan.reference]),
@@ -72,9 +84,10 @@ export const table = (plan: Plan, columns: number | undefined): string => {
     row("credentials", credentials === undefined ? [] : [credentials]),
     row("protocol", [protocol]),
     row("digest", [target.digest]),
-    row("platform", [plan.fits ? plan.platform : `${plan.platform}, wanted was ${plan.wanted}`]),
+    row("artifact", artifact === undefined ? [] : [`${artifact}: it is stored whole and not unpacked`]),
+    row("platform", plan.kind === "artifact" ? [] : [plan.kind === "index" ? "all: every image and artifact of the index" : plan.fits ? plan.platform : `${plan.platform}, wanted was ${plan.wanted}`]),
     row("candidates", candidates.map(({ digest, lost, platform }) => `${short(digest)} ${platform}: ${lost ?? "chosen"}`)),
-    row("layers", layers.map(({ digest, have, size, state }) =>
+    row(artifact === undefined ? "layers" : "blobs", layers.map(({ digest, have, size, state }) =>
       `${short(digest)} ${Format.bytes(size).padStart(7)} ${states[state]}${state === "partial" ? `, ${Format.bytes(have)} there` : ""}`)),
     row("download", [`${Format.bytes(download)} of ${Format.bytes(total)}`])
   ].flat().join("\n")
@@ -85,7 +98,7 @@ export const explain = Effect.fnUntraced(function*(flags: PullFlags) {
   const trusted = flags.trustKeys.length === 0 ? undefined : yield* keys(flags.trustKeys, Jws.trustKeyId)
   const options = Option.isSome(flags.platform) ? { platform: flags.platform.value } : {}
   const settings = Layer.mergeAll(
-    Layer.succeed(Policy.TrustedKeys, trusted), Layer.succeed(Policy.Protocol, flags.docker19 ? "docker-1.9" : "safe"), Network.settings(flags))
+    Layer.succeed(Policy.TrustedKeys, trusted), Layer.succeed(Policy.Protocol, flags.docker19 ? "docker-1.9" : "safe"), Network.settings(flags), Limits.settings(flags.limits))
   const plans = yield* Effect.forEach(flags.references, (reference) => Effect.map(Effect.result(Pull.plan(reference, options)), (result) => ({ reference, result }))).pipe(
     Effect.provide(Towline.layer({ store: flags.store }).pipe(Layer.provideMerge(settings))))
   let code = 0

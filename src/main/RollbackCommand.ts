@@ -4,6 +4,7 @@ import { RegistryOptions } from "../registry/Endpoint.ts"
 import * as Rollback from "../Rollback.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
+import * as Limits from "./Limits.ts"
 import type { PullFlags } from "./PullCommand.ts"
 import * as Run from "./Run.ts"
 
@@ -15,8 +16,8 @@ export const rollback = Effect.fnUntraced(function*(flags: PullFlags) {
   const options: Pull.PullOptions = {
     ...Option.isSome(flags.platform) && { platform: flags.platform.value }, ...Option.isSome(flags.unpack) && { unpack: flags.unpack.value }
   }
-  const settings = Layer.merge(
-    Layer.succeed(Pull.Durability, flags.durability),
+  const settings = Layer.mergeAll(
+    Layer.succeed(Pull.Durability, flags.durability), Limits.settings(flags.limits),
     Layer.effect(RegistryOptions, Effect.map(RegistryOptions, (options) => ({ ...options, insecure: flags.insecure }))))
   const outcomes = yield* Effect.forEach(flags.references, (reference) =>
     Effect.map(Effect.result(Rollback.rollback(reference, options)), (result) => ({ reference, result }))).pipe(

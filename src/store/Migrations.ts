@@ -101,7 +101,20 @@ const third = [
   `CREATE INDEX manifest_blobs_diff ON manifest_blobs (diff_id) WHERE diff_id IS NOT NULL`
 ]
 
-const steps: ReadonlyArray<ReadonlyArray<string>> = [first, second, third]
+/**
+ * artifact: what an artifact is, NULL for images; its config_digest and config are its manifest's, since many have the same
+ * config. members: the images of an index that was pulled whole; they stay as long as a tag leads to it.
+ */
+const fourth = [
+  `ALTER TABLE images ADD COLUMN artifact TEXT`,
+  `CREATE TABLE members (
+    target TEXT NOT NULL, position INTEGER NOT NULL, manifest TEXT NOT NULL REFERENCES manifests ON DELETE CASCADE, PRIMARY KEY (target, manifest)
+  ) STRICT`,
+  `CREATE INDEX members_manifest ON members (manifest)`,
+  `CREATE INDEX tags_target ON tags (target)`
+]
+
+const steps: ReadonlyArray<ReadonlyArray<string>> = [first, second, third, fourth]
 
 /** The version of the database this code writes. */
 export const version = steps.length
