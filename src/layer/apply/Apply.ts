@@ -3,9 +3,10 @@ import { Attributes, type Metadata, recorded, settable, unknownMode } from "./At
 import type { Entry, EntrySink } from "../tar/Entry.ts"
 import { NoFolder, Refused } from "../Fault.ts"
 import * as Meta from "./Meta.ts"
+import { entersAll, ownBits } from "../tree/Mode.ts"
 import * as Name from "../tree/Name.ts"
 import type { Place } from "../tree/Root.ts"
-import { codeOf, relocate, type Syscalls } from "../Syscalls.ts"
+import { codeOf, relocate, type Syscalls, type SystemPath } from "../Syscalls.ts"
 import { create, Upper } from "./Upper.ts"
 
 /** What applying a layer made: tar entries, bytes written to files, and how many names could not be given all they have. */
@@ -57,6 +58,7 @@ export class Apply implements EntrySink {
   private readonly stop: () => void
   private readonly attributes: Attributes
   private readonly confined: boolean
+  private readonly entersAll = entersAll()
   private entries = 0
   private bytes = 0
   private untilStop = stride
@@ -110,7 +112,7 @@ export class Apply implements EntrySink {
     if (file === undefined) return
     try {
       if (file.filled < file.entry.size) ftruncateSync(file.fd, file.entry.size)
-      this.upper.note(file.place.name, this.attributes.set(file.place.path, file.fd, file.entry, file.mode))
+      this.upper.note(file.place.name, this.give(file.place.path, file.fd, file.entry, file.mode, ownBits.file))
       this.file = undefined
       closeSync(file.fd)
     } catch (error) {
@@ -253,12 +255,22 @@ export class Apply implements EntrySink {
     this.upper.note(place.name, this.attributes.set(place.path, undefined, entry, this.attributes.bornMode(entry, mode & 0o777)))
   }
 
+  /**
+   * As `Attributes.set`. Of an ordinary user's layer every file can be read and every folder gone through, so that nothing needs to be
+   * opened up for a while later: bits that are too many are recorded as a mode that was not set.
+   */
+  private give(path: SystemPath, fd: number, metadata: Metadata, has: number, needed: number): Meta.Unset | undefined {
+    const { mode } = metadata
+    if (this.entersAll || (mode & needed) === needed) return this.attributes.set(path, fd, metadata, has)
+    return { ...this.attributes.set(path, fd, { ...metadata, mode: mode | needed }, has), mode }
+  }
+
   private settle(name: Name.Name, metadata: Metadata): void {
     const folder = this.upper.root.enter(Name.parent(name)) ?? this.upper.root.top
     const path = name === "" ? `${folder.prefix}.` : this.upper.root.place(folder, Name.last(name)).path
     const fd = this.upper.root.withRoom(folder, () => openSync(path, inspect))
     try {
-      this.upper.note(name, this.attributes.set(path, fd, metadata, unknownMode))
+      this.upper.note(name, this.give(path, fd, metadata, unknownMode, ownBits.dir))
     } finally {
       closeSync(fd)
     }

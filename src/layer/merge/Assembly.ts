@@ -2,11 +2,11 @@ import { closeSync, constants, fstatSync, lchownSync, lstatSync, mkdirSync, open
 import { Attributes, type Metadata, unknownMode } from "../apply/Attributes.ts"
 import { metadataOf, xattrsOf } from "./Copy.ts"
 import { Refused } from "../Fault.ts"
-import { entersAll, list } from "./LayerSource.ts"
+import { list } from "./LayerSource.ts"
 import { NameTree } from "./NameTree.ts"
 import { mapped, type OwnerMap } from "./Owners.ts"
 import type { Unset, UnsetCounts } from "../apply/Meta.ts"
-import { chmodItself } from "../tree/Mode.ts"
+import { chmodItself, entersAll } from "../tree/Mode.ts"
 import * as Name from "../tree/Name.ts"
 import { handleFlags } from "../tree/Handles.ts"
 import { removeTree } from "../tree/Remove.ts"
@@ -125,13 +125,6 @@ export class Assembly {
   /** As `declare`, for the root. */
   declareRoot(metadata: Metadata): void {
     this.folders.set("", metadata)
-  }
-
-  /** The folder `name` gets back its mode, which was in the way, in the end. */
-  lock(name: Name.Name, mode: number): void {
-    this.at = name
-    const folder = this.entered(name)
-    this.folders.set(folder.name, { ...this.keep(folder), mode })
   }
 
   /** The folder `name`, made here, has all its children: it gets its metadata, at once if that is not in the way. */

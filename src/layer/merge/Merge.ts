@@ -53,7 +53,7 @@ export const merge = (root: string, layers: ReadonlyArray<MergeLayer>, options: 
   try {
     for (const { folder, move } of layers) {
       const near = lstatSync(`${folder}/fs`, { bigint: true }).dev === assembly.device
-      const layer = new LayerSource(folder, { move: move && near, entersAll: assembly.entersAll, stop })
+      const layer = new LayerSource(folder, { move: move && near })
       try {
         if (!near && link === "hardlink") throw systemError(system.errno.EXDEV, "link", root)
         new Changeset(assembly, layer, { link: near ? link : "copy", syscalls, stop }).apply()
@@ -121,7 +121,6 @@ class Changeset {
       const from = target ?? this.hold(link, true)
       if (from !== undefined) this.put(link.path, from)
     }
-    if (layer.move) for (const [path, mode] of layer.locked) into.lock(path, mode)
     for (const { path, ...unset } of layer.unset()) into.restore(path, unset, this.shared)
   }
 

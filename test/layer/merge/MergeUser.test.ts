@@ -17,6 +17,8 @@ const asUser = (folder: string, how: "apply" | "move" | "copy", layers: Readonly
   assert.strictEqual(stderr, "")
   const answer = JSON.parse(stdout)
   assert.deepStrictEqual([answer.error, answer.leaked], [undefined, 0])
+  // Merges at the same time, and one that is killed, leave the stored layers as they are.
+  assert.deepStrictEqual(answer.touched, [])
   return answer.unset
 }
 
