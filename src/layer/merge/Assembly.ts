@@ -52,7 +52,8 @@ export class Assembly {
   readonly folders = new NameTree<Metadata>()
   /** Devices that could not be made, and with `recorded` all that is not on disk. */
   readonly records = new NameTree<Unset>()
-  private readonly implied: Metadata
+  /** What a folder is that no layer describes: root's, as far as this process can make it so, or need not. */
+  readonly implied: Metadata
   private readonly privileged = process.geteuid?.() === 0
   private readonly unset = { owners: 0, devices: 0, xattrs: 0, times: 0 }
   private names = 0
@@ -66,7 +67,8 @@ export class Assembly {
     try {
       const { dev, uid, gid } = lstatSync(path, { bigint: true })
       this.device = dev
-      this.implied = { mode: 0o755, uid: Number(uid), gid: Number(gid), mtimeSeconds: 0, mtimeNanos: 0, xattrs: [] }
+      const [own, group] = options.recorded === true ? [0, 0] : [Number(uid), Number(gid)]
+      this.implied = { mode: 0o755, uid: own, gid: group, mtimeSeconds: 0, mtimeNanos: 0, xattrs: [] }
       mkdirSync(options.hold, { mode: 0o700, recursive: true })
       this.held = openSync(options.hold, handleFlags)
     } catch (error) {

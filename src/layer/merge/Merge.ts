@@ -243,7 +243,7 @@ class Changeset {
     if (layer.move) renameSync(from.path, to.path)
     else if (isFolder) {
       mkdirSync(to.path, 0o700)
-      return this.frame(from.name, to.name, { kept: true, fill: layer.metadata(from.name, this.syscalls) })
+      return this.frame(from.name, to.name, { kept: true, fill: layer.isImplied(from.name) ? into.implied : layer.metadata(from.name, this.syscalls) })
     } else if (!this.shared || !linked(from.path, to.path)) into.count(this.copier.copy({ path: from.path, stats: lstatSync(from.path, { bigint: true }) }, to.path))
     return undefined
   }

@@ -18,7 +18,7 @@ const before = descriptors()
 let unset: unknown
 let touched: ReadonlyArray<string> = []
 /** When everything in a folder was changed last, modes included. */
-const changes = (folder: string) => readdirSync(folder, { recursive: true, encoding: "utf8" }).map((name) => `${name} ${lstatSync(join(folder, name), { bigint: true }).ctimeNs}`)
+const changes = (folder: string) => readdirSync(folder, { recursive: true, encoding: "utf8" }).map((name) => `${name} ${lstatSync(join(folder, name), { bigint: true, throwIfNoEntry: false })?.ctimeNs}`)
 const error = thrown(() => {
   mkdirSync(folder, { mode: 0o700 })
   const folders = layers.map((items, index) => {
