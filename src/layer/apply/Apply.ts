@@ -31,6 +31,9 @@ const stride = 256 * 1024
 const whiteout = ".wh."
 const opaque = ".wh..wh..opq"
 const reserved = /(?:^|\/)\.wh\.\.wh\./
+/** Where aufs kept what its hard links have in common. */
+const pseudoLinks = ".wh..wh.plnk"
+const pseudoLink = /^\.wh\.\.wh\.plnk\/[^/]+$/
 const deviceKinds = { char: constants.S_IFCHR, block: constants.S_IFBLK, fifo: constants.S_IFIFO }
 
 const checkConfined = (name: Name.Name, { linkpath, path, type }: Entry): void => {
@@ -47,7 +50,7 @@ const checkConfined = (name: Name.Name, { linkpath, path, type }: Entry): void =
  * Names are relative to the folder and cannot leave it (`Root`). The last entry of a name wins: what is there is removed
  * first, except that a folder over a folder only brings its metadata. Parents without an entry are made as implied
  * folders; a parent that is not a folder (nor a symlink to one) is refused. Whiteouts concern lower layers only. A hard
- * link's target is a name from the root whose last component is not followed; if this layer has nothing there the link is
+ * link's target is a name from the root, or a file that aufs kept for its hard links (docker: pkg/archive, WhiteoutLinkDir), whose last component is not followed; if this layer has nothing there the link is
  * left to the merge. A folder's metadata is set by `finish`, until then folders are 0700: what comes before its folder's
  * own entry is in that folder. Throws `Refused` for the layer's faults, Node's errors for the host's; then `abort`.
  */
@@ -122,6 +125,8 @@ export class Apply implements EntrySink {
 
   /** Gives the folders their metadata, writes the journal and closes every handle. */
   finish(): ApplySummary {
+    const kept = this.upper.root.locate(pseudoLinks)
+    if (kept !== undefined) this.upper.clear(kept)
     for (const [name, metadata] of this.upper.folders.youngestFirst()) {
       this.stop()
       try {
@@ -152,6 +157,7 @@ export class Apply implements EntrySink {
     if (name.includes(whiteout)) {
       const last = Name.last(name)
       if (last === opaque && !reserved.test(Name.parent(name))) return this.hide(name, (folder) => this.upper.journal.addOpaque(this.upper.remember(folder)))
+      if (entry.type === "file" && pseudoLink.test(name)) return this.open(this.upper.locate(name), entry) // until `finish`
       if (reserved.test(name)) return // what aufs kept for itself
       if (last.startsWith(whiteout)) return this.whiteout(name, last.slice(whiteout.length), entry)
     }
@@ -190,10 +196,12 @@ export class Apply implements EntrySink {
 
   private link(name: Name.Name, entry: Entry): void {
     const asked = Name.clean(entry.linkpath)
-    if (reserved.test(asked) || Name.last(asked).startsWith(whiteout)) throw new Refused("its hard link target is no file", entry.path)
+    const isPseudo = pseudoLink.test(asked)
+    if (!isPseudo && (reserved.test(asked) || Name.last(asked).startsWith(whiteout))) throw new Refused("its hard link target is no file", entry.path)
     if (asked === "") throw new Refused("its hard link target is a folder", entry.path)
     const target = Name.join(this.resolveTarget(Name.parent(asked), entry), Name.last(asked))
     const found = this.upper.root.locate(target)
+    if (isPseudo && (found === undefined || lstatSync(found.path, { throwIfNoEntry: false }) === undefined)) throw new Refused("its hard link target is no file that came before it", entry.path)
     this.upper.root.pin(found?.folder)
     try {
       const place = this.upper.locate(name)
@@ -225,7 +233,7 @@ export class Apply implements EntrySink {
       throw new Refused("its hard link target was removed by this layer", entry.path)
     }
     this.upper.clear(place)
-    if (device?.device !== undefined) this.upper.journal.addUnset(place.name, device)
+    if (device?.device !== undefined) this.upper.note(place.name, device)
     else this.upper.journal.addLink(this.upper.remember(place.name), this.upper.remember(linked ?? target))
   }
 
@@ -247,7 +255,7 @@ export class Apply implements EntrySink {
       if (code !== "EPERM" && code !== "EACCES" && code !== "ENOTSUP" && code !== "EINVAL") throw error
       this.upper.clear(place)
       const xattrs = settable(entry.xattrs)
-      return this.upper.journal.addUnset(place.name, {
+      return this.upper.note(place.name, {
         uid, gid, mode, mtime: [entry.mtimeSeconds, entry.mtimeNanos], device: [type, devmajor, devminor],
         ...xattrs.length > 0 ? { xattrs: recorded(xattrs) } : {}
       })

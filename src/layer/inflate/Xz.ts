@@ -69,7 +69,10 @@ export class XzDecoder implements Decoder {
     if (this.state !== "between" || this.input.have > 0) throw new Refused("the xz stream is truncated")
   }
 
-  close(): void { this.lzma = undefined }
+  close(): void {
+    this.lzma?.close()
+    this.lzma = undefined
+  }
 
   /** Reads one piece of the format; false if it has not all come. */
   private step(): boolean {
@@ -143,8 +146,8 @@ export class XzDecoder implements Decoder {
     if (exponent > 40 || fields.rest.some((byte) => byte !== 0)) throw damaged()
     const window = exponent === 40 ? 2 ** 32 - 1 : (2 | (exponent & 1)) * 2 ** ((exponent >> 1) + 11)
     if (window > this.maxWindow) throw new Refused(`the xz stream needs a dictionary of ${window} bytes, the limit is ${this.maxWindow}`, undefined, this.maxWindow < defaultLimits.window ? "window" : undefined)
+    if (this.window !== window) this.close()
     this.reserve(window)
-    if (this.window !== window) this.lzma = undefined
     this.lzma ??= new Lzma(window, this.sink)
     this.window = window
     this.headerSize = bytes.byteLength
