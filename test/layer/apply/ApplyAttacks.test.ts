@@ -151,7 +151,7 @@ describe("A layer made to fill memory", () => {
     })
     apply.abort()
     assert.instanceOf(error, Refused)
-    assert.match(error.rule, /more folders, whiteouts and links/)
+    assert.match(error.rule, /more folders, whiteouts, links/)
     assert.strictEqual(descriptors(), before)
   }))
 
@@ -163,6 +163,6 @@ describe("A layer made to fill memory", () => {
     })
     apply.abort()
     assert.instanceOf(error, Refused)
-    assert.match(error.rule, /more folders, whiteouts and links/)
+    assert.match(error.rule, /more folders, whiteouts, links/)
   }))
 })
