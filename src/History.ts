@@ -5,6 +5,7 @@ import * as GoText from "./image/v1/GoText.ts"
 import * as V1Image from "./image/v1/V1Image.ts"
 import { BlobStore } from "./store/BlobStore.ts"
 import { Graph, type Node } from "./store/Graph.ts"
+import { withFiles } from "./StoreImages.ts"
 
 /** Only images of Docker's old graph (kinds schema1 and v1) have v1 IDs and the form of Docker 1.9. */
 export class NoOldImage extends Schema.TaggedError<NoOldImage>()("NoOldImage", { name: Schema.String, kind: Schema.String }) {
@@ -66,6 +67,7 @@ export const of = Effect.fn("History.of")(function*(name: string, options: { rea
       return { ...ofNode(node), v1 }
     }))
   }
+  yield* withFiles(image, name)
   if (options.v1 === true) return yield* new NoOldImage({ name, kind: image.kind })
   const config = yield* Effect.fromResult(Config.decode(yield* (yield* BlobStore).read(image.config.digest, configCap)))
   const sizes = image.layers.map(({ blob }) => blob.size)

@@ -13,6 +13,7 @@ import { Graph, type Image } from "./store/Graph.ts"
 import * as Files from "./store/Files.ts"
 import { LayerStore } from "./store/LayerStore.ts"
 import { Leases } from "./store/Leases.ts"
+import { withFiles } from "./StoreImages.ts"
 
 /** The image has no such file: nothing is there, or no file. `path` is as it was asked for. */
 export class FileNotFound extends Schema.TaggedError<FileNotFound>()("FileNotFound", { image: Schema.String, path: Schema.String, found: Schema.optionalKey(Schema.String) }) {
@@ -129,5 +130,5 @@ export const compare = (before: ReadonlyArray<ViewEntry>, after: ReadonlyArray<V
 }
 
 /** The image that `text` stands for. */
-export const imageOf = (text: string) => Effect.flatMap(Graph, (graph) => graph.show(text))
+export const imageOf = (text: string) => Effect.flatMap(Graph, (graph) => Effect.tap(graph.show(text), (image) => withFiles(image, text)))
 

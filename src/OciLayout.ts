@@ -1,9 +1,8 @@
 import { Effect, Option, Schema } from "effect"
-import { createHash } from "node:crypto"
 import { join, resolve } from "node:path"
+import { type Bundled, bundle, digestsOf } from "./Bundle.ts"
 import { Durability } from "./Durability.ts"
-import { Descriptor } from "./image/Descriptor.ts"
-import { Digest, parts } from "./image/Digest.ts"
+import { type Digest, parts } from "./image/Digest.ts"
 import * as MediaType from "./image/MediaType.ts"
 import type { PulledImage } from "./Pull.ts"
 import { Control } from "./layer/Control.ts"
@@ -45,21 +44,6 @@ const open = Effect.fnUntraced(function*(root: string) {
   yield* Files.place(file, Buffer.from(marker))
 })
 
-/** A schema2 manifest in OCI's words: the same config and layers, other media types. The bytes depend on nothing else. */
-export const asOci = ({ config, layers }: {
-  readonly config: Pick<PulledImage["config"], "descriptor">
-  readonly layers: ReadonlyArray<{ readonly blob: Descriptor }>
-}): { readonly manifest: Descriptor; readonly raw: Buffer } => {
-  const raw = Buffer.from(JSON.stringify({
-    schemaVersion: 2,
-    mediaType: MediaType.ociManifest,
-    config: { mediaType: MediaType.ociConfig, digest: config.descriptor.digest, size: config.descriptor.size },
-    layers: layers.map(({ blob: { digest, mediaType, size } }) => ({ mediaType: MediaType.asOci(mediaType), digest, size }))
-  }))
-  const digest = Schema.decodeSync(Digest)(`sha256:${createHash("sha256").update(raw).digest("hex")}`)
-  return { manifest: new Descriptor({ mediaType: MediaType.ociManifest, digest, size: raw.byteLength }), raw }
-}
-
 const blobPath = (root: string, digest: Digest): string => {
   const { algorithm, hex } = parts(digest)
   return join(root, "blobs", algorithm, hex)
@@ -71,28 +55,32 @@ const sound = (digest: Digest, size: number) => (fd: number) => perform<"hash">(
   Effect.flatMap(({ hex }) => hex === parts(digest).hex ? Effect.void : Effect.fail(new BlobDamaged({ digest }))))
 
 /**
- * Writes `image` as an OCI image layout (image-spec, image-layout.md) to the folder `path`, or adds it to the layout there,
- * under the reference name `name`. Layers keep their compressed form; a schema2 manifest is written in OCI's media types.
- * Blobs come first, each hashed once it is copied, each by a rename, and index.json last. Several may write to one layout at a time.
+ * Writes an image or artifact as an OCI image layout (image-spec, image-layout.md) to the folder `path`, or adds it to the
+ * layout there, under the reference name `name`; one of an index that was stored whole with that index and all its images.
+ * Layers keep their compressed form; a schema2 manifest is written in OCI's media types. Blobs come first, each hashed once it is
+ * copied, each by a rename, and index.json last. Several may write to one layout at a time. Gives what the name points at.
  */
-export const write = Effect.fn("OciLayout.write")(function*(image: PulledImage, path: string, name: string) {
+export const write = Effect.fn("OciLayout.write")(function*(image: Pick<PulledImage, "manifest" | "config" | "layers" | "artifact" | "whole">, path: string, name: string) {
   const blobs = yield* BlobStore
   const root = resolve(path)
-  yield* (yield* Leases).hold([image.manifest.digest, image.config.descriptor.digest, ...image.layers.map(({ blob }) => blob.digest)])
+  yield* (yield* Leases).hold(digestsOf(bundled(image)))
   yield* open(root)
-  const { manifest, raw } = image.manifest.mediaType === MediaType.ociManifest
-    ? { manifest: image.manifest, raw: yield* blobs.read(image.manifest.digest, image.manifest.size) }
-    : asOci(image)
+  const { indexes, others, own, top } = yield* bundle(bundled(image), false)
+  const parts = [own, ...others]
   yield* Effect.forEach(
-    new Set([image.config.descriptor.digest, ...image.layers.map(({ blob }) => blob.digest)]),
+    new Set(parts.flatMap(({ config, layers }) => [config.digest, ...layers.map(({ digest }) => digest)])),
     (digest) => Effect.scoped(Effect.flatMap(blobs.open(digest), ({ path: from, size }) => Files.copy(from, blobPath(root, digest), sound(digest, size)))),
     { concurrency: 4, discard: true }
   )
-  yield* Files.place(blobPath(root, manifest.digest), raw)
+  for (const { manifest, raw } of [...parts, ...indexes]) yield* Files.place(blobPath(root, manifest.digest), raw)
   if ((yield* Durability) === "safe") yield* (yield* LayerStore).sync(root)
-  yield* add(root, { ...manifest, annotations: { "org.opencontainers.image.ref.name": name } })
-  return manifest
+  yield* add(root, { ...top, annotations: { "org.opencontainers.image.ref.name": name } })
+  return top
 }, Effect.scoped)
+
+/** A pulled image as it is written out. */
+export const bundled = ({ artifact, config, layers, manifest, whole }: Pick<PulledImage, "manifest" | "config" | "layers" | "artifact" | "whole">): Bundled =>
+  ({ manifest, config: config.descriptor, layers, artifact, whole })
 
 /** Puts an entry into index.json in place of the one with its name; what else is there stays, whoever writes it meanwhile. */
 const add = Effect.fnUntraced(function*(root: string, entry: Schema.Schema.Type<typeof Fields>) {

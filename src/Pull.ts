@@ -1,5 +1,6 @@
 import { type Cause, Effect, Exit, Fiber, Option, Queue, Stream } from "effect"
 import { dirname, resolve } from "node:path"
+import type { Bundled } from "./Bundle.ts"
 import { type DownloadError, Downloads } from "./Download.ts"
 import { Durability } from "./Durability.ts"
 import * as Fallback from "./Fallback.ts"
@@ -21,13 +22,15 @@ import * as OldPull from "./OldPull.ts"
 import * as Origin from "./Origin.ts"
 import * as Pools from "./Pools.ts"
 import * as PullPlan from "./PullPlan.ts"
+import * as PullWhole from "./PullWhole.ts"
 import type { ImageRefused } from "./Register.ts"
 import * as RootFs from "./RootFs.ts"
-import type { Schema1Plan, Schema1Refused } from "./Schema1Plan.ts"
+import type { Schema1Refused } from "./Schema1Plan.ts"
 import { BlobStore } from "./store/BlobStore.ts"
 import { Graph } from "./store/Graph.ts"
 import { LayerStore } from "./store/LayerStore.ts"
 import { Leases } from "./store/Leases.ts"
+import { checked, type NoFileSystem } from "./StoreImages.ts"
 import { unsetSentence } from "./Unset.ts"
 import * as V1Plan from "./V1Plan.ts"
 import * as V1Pull from "./V1Pull.ts"
@@ -37,11 +40,11 @@ export { Durability } from "./Durability.ts"
 /** Everything a pull can fail with. */
 export type PullError =
   | Reference.InvalidReference | InvalidPlatform | NoPlatform | ManifestRefused | Schema1Refused | ImageRefused | DownloadError | LayerError
-  | RootFs.TargetNotEmpty
+  | RootFs.TargetNotEmpty | NoFileSystem
 
 /** How to pull. */
 export interface PullOptions {
-  /** `os/arch[/variant]`; the host's by default. */
+  /** `os/arch[/variant]`, or `all` for every image and artifact of an index; the host's by default. */
   readonly platform?: string
   /** Whether layers are unpacked into the store. By default they are, unless `rootfs` is given. */
   readonly unpack?: boolean
@@ -68,8 +71,12 @@ export interface PulledImage {
   readonly platform: string
   /** What to run and how, and the config blob it is written in. */
   readonly config: { readonly descriptor: Descriptor; readonly image: ImageConfig }
-  /** Bottom first. */
+  /** Bottom first; none of an artifact. */
   readonly layers: ReadonlyArray<Wanted>
+  /** Of an artifact, whose `config.image` says nothing: what it is, and its blobs after the config. It is stored whole and not unpacked. */
+  readonly artifact?: { readonly type: string; readonly blobs: ReadonlyArray<Descriptor> }
+  /** Where every image of an index was asked for: the index, and all of them. This one is the one for this host, or the first. */
+  readonly whole?: { readonly index: Descriptor; readonly members: ReadonlyArray<Bundled & { readonly id: string; readonly platform: string }> }
   /** Whether anything was not there before. */
   readonly changed: boolean
 }
@@ -77,7 +84,7 @@ export interface PulledImage {
 /** Resolves a reference to one image and says what pulling it would do; writes nothing. v1 is asked where a pull would ask it. */
 export const plan = (reference: string, options: { readonly platform?: string } = {}) =>
   Origin.named(reference, (name) => Effect.flatMap(Effect.fromResult(Reference.parse(name)), (parsed) => Fallback.either(parsed, {
-    plan: PullPlan.make(name, options), run: (plan) => Effect.succeed<PullPlan.PullPlan | Schema1Plan | V1Plan.V1Plan>(plan),
+    plan: PullPlan.make(name, options), run: (plan) => Effect.succeed<Effect.Success<ReturnType<typeof PullPlan.make>> | V1Plan.V1Plan>(plan),
     v1: (index) => V1Plan.make(name, options, index)
   })))
 
@@ -90,11 +97,14 @@ const pullAlone = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: st
   const reference = yield* Effect.fromResult(Reference.parse(text))
   yield* Notices.heard(hub, text)
   const planned = PullPlan.make(text, options).pipe(Effect.provideService(PullPlan.Keep, true), warmed(text))
+  const run = (plan: Effect.Success<typeof planned>): Effect.Effect<PulledImage, PullError, RunServices> => plan.kind === "schema1" ? OldPull.schema1(hub, plan, options)
+    : plan.kind === "artifact" || plan.kind === "index" ? PullWhole.execute(hub, plan, options) : execute(hub, plan, options)
   return yield* Fallback.either(reference, {
-    plan: planned, run: (plan) => plan.kind === "schema1" ? OldPull.schema1(hub, plan, options) : execute(hub, plan, options),
-    v1: (index) => V1Pull.pull(hub, text, options, index)
+    plan: planned, run, v1: (index) => Effect.map(V1Pull.pull(hub, text, options, index), (image): PulledImage => image)
   })
 }, Effect.scoped)
+
+type RunServices = Effect.Services<ReturnType<typeof OldPull.schema1>> | Effect.Services<ReturnType<typeof PullWhole.execute>> | Effect.Services<ReturnType<typeof execute>>
 
 /** Starts the workers while a reference is resolved that is not in the store yet. */
 const warmed = (text: string) => <A, E, R>(self: Effect.Effect<A, E, R>) =>
@@ -149,7 +159,11 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
     if (unpack && state !== "unpacked") {
       const { unpacked } = yield* Effect.scoped(Effect.flatMap(Layers, (layers) => layers.get({ blob, diffId, repository })))
       if (Option.isSome(unpacked)) unsets.push(unpacked.value.unset)
-    } else yield* download.done
+    } else {
+      yield* download.done
+      // The files are there from another blob: this one must hold the same.
+      if (state === "unpacked") yield* checked(blob, diffId, yield* download.opened)
+    }
     if (awaited === undefined) hub.publish({ _tag: "committed", reference, layer: blob.digest })
     else awaited.add(blob.digest)
     return !stored || (unpack && state !== "unpacked")

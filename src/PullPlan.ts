@@ -1,10 +1,12 @@
 import { Context, Effect, Option, Result, Schema } from "effect"
 import { createHash } from "node:crypto"
+import { ArtifactPlan, blobsOf, PlannedCandidate } from "./ArtifactPlan.ts"
 import * as Download from "./Download.ts"
 import { Descriptor, VerifyError } from "./image/Descriptor.ts"
 import { Digest, parts } from "./image/Digest.ts"
 import * as ImageConfig from "./image/ImageConfig.ts"
 import * as Manifest from "./image/Manifest.ts"
+import * as MediaType from "./image/MediaType.ts"
 import * as Platform from "./image/Platform.ts"
 import * as Reference from "./image/Reference.ts"
 import * as Origin from "./Origin.ts"
@@ -17,9 +19,13 @@ import { LayerStore } from "./store/LayerStore.ts"
 
 /** Manifests, indexes and configs are held whole, up to 4 MiB. */
 const documentCap = 4 * 1024 * 1024
-/** Indexes in indexes are followed 8 deep, over at most 4096 entries in all. */
-const depthCap = 8
-const entryCap = 4096
+/** Manifests and configs of one index's images, which are held until they are stored: 64 MiB. */
+export const documentsCap = 64 * 1024 * 1024
+
+/** How deep indexes in indexes are followed, and over how many entries in all: 8 and 4096. */
+export const IndexLimits = Context.Reference<{ readonly depth: number; readonly entries: number }>("PullPlan/IndexLimits", {
+  defaultValue: () => ({ depth: 8, entries: 4096 })
+})
 
 /**
  * A layer of the plan: its blob, its diff ID, what the store has of it, how many bytes of the blob those are, and whether
@@ -31,9 +37,6 @@ export class PlannedLayer extends Schema.Class<PlannedLayer>("PlannedLayer")({
 
 /** A document on the way from the reference to the image, byte for byte as it was sent. */
 export class PlannedDocument extends Schema.Class<PlannedDocument>("PlannedDocument")({ descriptor: Descriptor, raw: Schema.Uint8Array }) {}
-
-/** An entry of an index, and why it was not chosen. */
-export const PlannedCandidate = Schema.Struct({ digest: Digest, platform: Schema.String, lost: Schema.optionalKey(Schema.String) })
 
 /** What a pull will do, as plain data: where the reference led, which image was chosen and why, and what is still missing. */
 export class PullPlan extends Schema.Class<PullPlan>("PullPlan")({
@@ -64,6 +67,30 @@ export class PullPlan extends Schema.Class<PullPlan>("PullPlan")({
   layers: Schema.Array(PlannedLayer),
   /** Target, nested indexes, manifest, and last the config. */
   documents: Schema.Array(PlannedDocument)
+}) {}
+
+/** What a pull of every image of an index will do, as plain data. */
+export class IndexPlan extends Schema.Class<IndexPlan>("IndexPlan")({
+  kind: Schema.Literal("index"),
+  /** The normalised reference. */
+  reference: Schema.String,
+  repository: Schema.Struct({ domain: Schema.String, path: Schema.String, pinned: Schema.optionalKey(Schema.Boolean) }),
+  /** The tag or digest to record. */
+  name: Schema.String,
+  endpoint: Schema.String,
+  ...Origin.fields,
+  /** The index. */
+  target: Descriptor,
+  wanted: Schema.Literal(Platform.all),
+  platform: Schema.Literal(Platform.all),
+  fits: Schema.Literal(true),
+  candidates: Schema.Array(PlannedCandidate),
+  /** The index, and those in it. */
+  documents: Schema.Array(PlannedDocument),
+  /** In the order of the index, each once. */
+  images: Schema.Array(Schema.Union([PullPlan, ArtifactPlan])),
+  /** Which of them the tag stands for where one is needed: the one for this host, else the first. */
+  chosen: Schema.Natural
 }) {}
 
 /** The platform of this host, unless something else is asked for. */
@@ -150,49 +177,177 @@ export const states = Effect.fnUntraced(function*(layers: ReadonlyArray<{ readon
   }))
 })
 
-/** Resolves `reference` to one image and says what a pull of it would do. It writes nothing. */
+/** What plans of one reference have in common. */
+interface Base {
+  readonly reference: string
+  readonly repository: Repository
+  readonly name: string
+  readonly endpoint: string
+  readonly target: Descriptor
+  readonly origin: Effect.Success<ReturnType<typeof Origin.of>>
+}
+
+/** A manifest that was found, with its config if it is an image's. */
+interface Found {
+  readonly manifest: Manifest.ImageManifest
+  readonly descriptor: Descriptor
+  /** What the index says it is for. */
+  readonly entry: Platform.Platform | undefined
+  /** Indexes on the way, and the manifest. */
+  readonly documents: ReadonlyArray<PlannedDocument>
+  readonly config: { readonly raw: Uint8Array; readonly image: ImageConfig.ImageConfig } | undefined
+}
+
+/** A plan's facts that depend on how it was asked for. */
+interface Asked {
+  readonly wanted: string
+  readonly fits: boolean
+  readonly candidates: ReadonlyArray<typeof PlannedCandidate.Type>
+}
+
+const decode = (raw: Uint8Array, context: { readonly contentType?: string | undefined; readonly descriptor?: Descriptor }) =>
+  Effect.fromResult(Manifest.decode(raw, {
+    ...(context.contentType === undefined ? {} : { contentType: context.contentType }),
+    ...(context.descriptor === undefined ? {} : { descriptor: context.descriptor })
+  }))
+
+/** The manifest with its config, if it is an image's. */
+const complete = Effect.fnUntraced(function*(
+  repository: Repository, manifest: Manifest.ImageManifest, place: Pick<Found, "descriptor" | "documents" | "entry">, isWanted: (platform: Platform.Platform) => boolean
+) {
+  const found: Found = { ...place, manifest, config: undefined }
+  if (Manifest.artifactOf(manifest) !== undefined) return found
+  const raw = yield* configOf(repository, manifest.config, (raw) => Result.match(
+    Result.flatMap(ImageConfig.decode(raw), (config) => ImageConfig.fits(config, manifest)),
+    { onFailure: () => false, onSuccess: ({ platform }) => isWanted(platform) }))
+  const image = yield* Effect.fromResult(Result.flatMap(ImageConfig.decode(raw), (config) => ImageConfig.fits(config, manifest)))
+  return { ...found, config: { raw, image } }
+})
+
+const planOf = Effect.fnUntraced(function*({ origin, repository, ...base }: Base, { config, descriptor, documents, entry, manifest }: Found, asked: Asked) {
+  const foreign = Object.fromEntries(manifest.layers.flatMap(({ digest, urls }) => urls === undefined || urls.length === 0 ? [] : [[digest, urls]]))
+  const common = { ...base, ...origin, ...asked, repository: Object.keys(foreign).length === 0 ? repository : { ...repository, foreign }, manifest: descriptor }
+  if (config === undefined) {
+    return new ArtifactPlan({
+      ...common, kind: "artifact", type: Manifest.artifactOf(manifest) ?? manifest.config.mediaType,
+      platform: entry === undefined ? Platform.none : Platform.print(entry), blobs: yield* blobsOf(manifest), documents
+    })
+  }
+  const { created, platform, rootfs: { diffIds } } = config.image
+  const layers = yield* states(manifest.layers.flatMap((blob, index) => {
+    const diffId = diffIds[index]
+    return diffId === undefined ? [] : [{ blob: new Descriptor({ mediaType: blob.mediaType, digest: blob.digest, size: blob.size }), diffId }]
+  }))
+  return new PullPlan({
+    ...common, kind: manifest.mediaType.startsWith("application/vnd.oci.") ? "oci" : "schema2", platform: Platform.print(platform),
+    config: manifest.config, ...(created === undefined ? {} : { created }), layers,
+    documents: [...documents, new PlannedDocument({ descriptor: manifest.config, raw: config.raw })]
+  })
+})
+
+/** Counts the entries of indexes, and refuses too many of them, or too deep. */
+const counter = Effect.map(IndexLimits, ({ depth: depthCap, entries: entryCap }) => {
+  let entries = 0
+  return (doc: Manifest.IndexManifest, { digest }: Descriptor, depth: number) => {
+    entries += doc.manifests.length
+    return depth < depthCap && entries <= entryCap ? Effect.void : Effect.fail(new Manifest.ManifestRefused({
+      subject: digest, field: "manifests",
+      rule: depth >= depthCap ? `indexes are nested deeper than ${depthCap} (--limit index-depth)` : `the indexes have more than ${entryCap} entries in all (--limit index-entries)`
+    }))
+  }
+})
+
+/** Every image and artifact of an index, each once. */
+const every = Effect.fnUntraced(function*(base: Base, first: Manifest.IndexManifest, raw: Uint8Array, wanted: Platform.Platform) {
+  const { repository, target } = base
+  const count = yield* counter
+  const seen = new Set<Digest>()
+  const leaves: Array<{ readonly child: Descriptor; readonly entry: Platform.Platform | undefined; readonly documents: ReadonlyArray<PlannedDocument> }> = []
+  const candidates: Array<typeof PlannedCandidate.Type> = []
+  const indexes: Array<PlannedDocument> = []
+  const walk = Effect.fnUntraced(function*(
+    doc: Manifest.IndexManifest, raw: Uint8Array, descriptor: Descriptor, above: ReadonlyArray<PlannedDocument>
+  ): Effect.fn.Return<void, PlanFailure, PlanServices> {
+    yield* count(doc, descriptor, above.length)
+    const own = new PlannedDocument({ descriptor, raw })
+    const documents = [...above, own]
+    indexes.push(own)
+    for (const { digest, mediaType, platform, size } of doc.manifests) {
+      if (seen.has(digest)) continue
+      seen.add(digest)
+      const child = new Descriptor({ mediaType, digest, size })
+      if (MediaType.isManifest(mediaType)) leaves.push({ child, entry: platform, documents })
+      else if (!MediaType.isIndex(mediaType)) candidates.push({ digest, platform: unnamed, lost: `neither a manifest nor an index: ${mediaType}` })
+      else {
+        const fetched = yield* document(repository, child)
+        const inner = yield* decode(fetched.raw, { ...fetched, descriptor: child })
+        if (inner._tag === "Index") yield* walk(inner, fetched.raw, child, documents)
+      }
+    }
+  })
+  yield* walk(first, raw, target, [])
+  let held = 0
+  const found = yield* Effect.forEach(leaves, Effect.fnUntraced(function*({ child, documents, entry }) {
+    const fetched = yield* document(repository, child)
+    const manifest = yield* decode(fetched.raw, { ...fetched, descriptor: child })
+    if (manifest._tag !== "Image") return yield* Effect.die(new Error("an index of an image's type"))
+    const one = yield* complete(repository, manifest, {
+      descriptor: child, entry, documents: [...documents, new PlannedDocument({ descriptor: child, raw: fetched.raw })]
+    }, () => true)
+    held += fetched.raw.byteLength + (one.config?.raw.byteLength ?? 0)
+    if (held > documentsCap) {
+      return yield* new Manifest.ManifestRefused({ subject: target.digest, field: "manifests", rule: `the manifests and configs of its images have more than ${documentsCap} bytes` })
+    }
+    return one
+  }), { concurrency: 4 })
+  if (found.length === 0) return yield* new Platform.NoPlatform({ reference: base.reference, wanted: Platform.all, available: [] })
+  const images = yield* Effect.forEach(found, (one) => {
+    const own = one.entry ?? one.config?.image.platform
+    return planOf(base, one, { wanted: own === undefined ? Platform.none : Platform.print(Platform.normalize(own)), fits: true, candidates: [] })
+  })
+  const far = found.map(({ config, entry }) => config === undefined ? Infinity : Platform.distance(wanted, entry ?? config.image.platform) ?? 2 ** 40)
+  const { origin, ...common } = base
+  return new IndexPlan({
+    ...common, ...origin, kind: "index", wanted: Platform.all, platform: Platform.all, fits: true, documents: indexes, images, chosen: far.indexOf(Math.min(...far)),
+    candidates: [...images.map((plan) => ({ digest: plan.manifest.digest, platform: plan.kind === "artifact" ? plan.type : plan.platform })), ...candidates]
+  })
+})
+
+/**
+ * Resolves `reference` to one image, or with the platform `all` to every image of an index, and says what a pull of it would
+ * do. It writes nothing.
+ */
 export const make = Effect.fn("PullPlan.make")(function*(text: string, options: { readonly platform?: string } = {}) {
   const reference = yield* Effect.fromResult(Reference.parse(text))
-  const wanted = yield* Effect.fromResult(Platform.parse(options.platform ?? (yield* DefaultPlatform)))
+  const isAll = options.platform === Platform.all
+  const asked = isAll ? undefined : options.platform
+  const wanted = yield* Effect.fromResult(Platform.parse(asked ?? (yield* DefaultPlatform)))
   const repository: Repository = { domain: reference.domain, path: reference.path, ...(reference.digest === undefined ? {} : { pinned: true }) }
   const printed = Reference.print(reference)
   const answer = yield* target(repository, reference)
   const origin = yield* Origin.of(repository, answer)
-  const documents: Array<PlannedDocument> = []
   const candidates: Array<Judged> = []
   const seen = new Set<Digest>()
-  let entries = 0
+  const count = yield* counter
 
-  const decode = (raw: Uint8Array, context: { readonly contentType?: string | undefined; readonly descriptor?: Descriptor }) =>
-    Effect.fromResult(Manifest.decode(raw, {
-      ...(context.contentType === undefined ? {} : { contentType: context.contentType }),
-      ...(context.descriptor === undefined ? {} : { descriptor: context.descriptor })
-    }))
   if (Schema1Plan.isSchema1(answer.raw, answer.contentType)) {
-    return yield* Schema1Plan.make(answer, { reference, printed, origin, wanted, strict: options.platform !== undefined })
+    return yield* Schema1Plan.make(answer, { reference, printed, origin, wanted, strict: asked !== undefined })
   }
   const first = yield* decode(answer.raw, answer)
-  const targetDescriptor = new Descriptor({ mediaType: first.mediaType, digest: answer.digest, size: answer.raw.byteLength })
+  const base: Base = {
+    reference: printed, repository, name: reference.digest ?? reference.tag ?? "latest", endpoint: answer.endpoint, origin,
+    target: new Descriptor({ mediaType: first.mediaType, digest: answer.digest, size: answer.raw.byteLength })
+  }
+  if (isAll && first._tag === "Index") return yield* every(base, first, answer.raw, wanted)
 
   const descend = Effect.fnUntraced(function*(
-    doc: Manifest.Document, raw: Uint8Array, descriptor: Descriptor, depth: number
+    doc: Manifest.Document, raw: Uint8Array, descriptor: Descriptor, entry: Platform.Platform | undefined, above: ReadonlyArray<PlannedDocument>
   ): Effect.fn.Return<Option.Option<Found>, PlanFailure, PlanServices> {
-    documents.push(new PlannedDocument({ descriptor, raw }))
+    const documents = [...above, new PlannedDocument({ descriptor, raw })]
     if (doc._tag === "Image") {
-      const manifest = yield* Effect.fromResult(Manifest.checkImage(doc))
-      const configRaw = yield* configOf(repository, manifest.config, (raw) => Result.match(
-        Result.flatMap(ImageConfig.decode(raw), (config) => ImageConfig.fits(config, manifest)),
-        { onFailure: () => false, onSuccess: ({ platform }) => Platform.distance(wanted, platform) !== undefined }))
-      const config = yield* Effect.fromResult(Result.flatMap(ImageConfig.decode(configRaw), (config) => ImageConfig.fits(config, manifest)))
-      return Option.some({ manifest, descriptor, config, configRaw })
+      return Option.some(yield* complete(repository, doc, { descriptor, entry, documents }, (platform) => Platform.distance(wanted, platform) !== undefined))
     }
-    entries += doc.manifests.length
-    if (depth >= depthCap || entries > entryCap) {
-      return yield* new Manifest.ManifestRefused({
-        subject: descriptor.digest, field: "manifests",
-        rule: depth >= depthCap ? `indexes are nested deeper than ${depthCap}` : `the indexes have more than ${entryCap} entries in all`
-      })
-    }
+    yield* count(doc, descriptor, above.length)
     const choice = Platform.choose(wanted, doc.manifests)
     const judged = new Map(choice.candidates.map(({ descriptor, lost, platform }) => {
       const candidate: Judged = { digest: descriptor.digest, platform: platform === undefined ? unnamed : Platform.print(platform), lost }
@@ -205,7 +360,6 @@ export const make = Effect.fn("PullPlan.make")(function*(text: string, options: 
       seen.add(next.digest)
       const child = new Descriptor({ mediaType: next.mediaType, digest: next.digest, size: next.size })
       const fetched = yield* document(repository, child)
-      const kept = documents.length
       const inner = yield* decode(fetched.raw, { ...fetched, descriptor: child })
       // Where the index names no platform, the manifest tells what it is, and the config what it is for.
       const bare = next.platform === undefined && inner._tag === "Image" ? Manifest.checkImage(inner) : undefined
@@ -213,41 +367,30 @@ export const make = Effect.fn("PullPlan.make")(function*(text: string, options: 
         candidate.lost = bare.failure.rule
         continue
       }
-      const found = yield* descend(inner, fetched.raw, child, depth + 1)
-      if (Option.isSome(found) && (bare === undefined || Platform.distance(wanted, found.value.config.platform) !== undefined)) {
+      const found = yield* descend(inner, fetched.raw, child, next.platform, documents)
+      const own = Option.getOrUndefined(found)?.config?.image.platform
+      if (Option.isSome(found) && (bare === undefined || (own !== undefined && Platform.distance(wanted, own) !== undefined))) {
         candidate.lost = undefined
         return found
       }
-      if (Option.isSome(found)) candidate.platform = Platform.print(found.value.config.platform)
+      if (own !== undefined) candidate.platform = Platform.print(own)
       candidate.lost = Option.isSome(found) ? `for another platform: ${candidate.platform}` : "none of its entries fits"
-      documents.length = kept
     }
     return Option.none()
   })
 
-  const found = yield* descend(first, answer.raw, targetDescriptor, 0)
+  const found = yield* descend(first, answer.raw, base.target, undefined, [])
   const noPlatform = (platforms: ReadonlyArray<string>) => new Platform.NoPlatform({
     reference: printed, wanted: Platform.print(wanted),
-    available: [...new Set(platforms.filter((platform) => platform !== unnamed && platform !== "unknown/unknown"))]
+    available: [...new Set(platforms.filter((platform) => platform !== unnamed && platform !== Platform.none))]
   })
   if (Option.isNone(found)) return yield* noPlatform(candidates.map(({ platform }) => platform))
-  const { config, configRaw, descriptor, manifest } = found.value
-  // An index's word on its entry was taken above, whatever the config leaves out.
-  const fits = first._tag === "Index" || Platform.distance(wanted, config.platform) !== undefined
-  if (!fits && options.platform !== undefined) return yield* noPlatform([Platform.print(config.platform)])
-  documents.push(new PlannedDocument({ descriptor: manifest.config, raw: configRaw }))
-  const diffIds = config.rootfs.diffIds
-  const layers = yield* states(manifest.layers.flatMap((blob, index) => {
-    const diffId = diffIds[index]
-    return diffId === undefined ? [] : [{ blob: new Descriptor({ mediaType: blob.mediaType, digest: blob.digest, size: blob.size }), diffId }]
-  }))
-  const foreign = Object.fromEntries(manifest.layers.flatMap(({ digest, urls }) => urls === undefined || urls.length === 0 ? [] : [[digest, urls]]))
-  return new PullPlan({
-    reference: printed, repository: Object.keys(foreign).length === 0 ? repository : { ...repository, foreign }, name: reference.digest ?? reference.tag ?? "latest", endpoint: answer.endpoint, ...origin,
-    target: targetDescriptor, wanted: Platform.print(wanted), platform: Platform.print(config.platform), fits,
-    candidates: candidates.map(({ lost, ...candidate }) => lost === undefined ? candidate : { ...candidate, lost }),
-    kind: manifest.mediaType.startsWith("application/vnd.oci.") ? "oci" : "schema2",
-    manifest: descriptor, config: manifest.config, ...(config.created === undefined ? {} : { created: config.created }), layers, documents
+  const { config } = found.value
+  // An index's word on its entry was taken above, whatever the config leaves out. An artifact runs nowhere.
+  const fits = config === undefined || first._tag === "Index" || Platform.distance(wanted, config.image.platform) !== undefined
+  if (!fits && config !== undefined && asked !== undefined) return yield* noPlatform([Platform.print(config.image.platform)])
+  return yield* planOf(base, found.value, {
+    wanted: Platform.print(wanted), fits, candidates: candidates.map(({ lost, ...candidate }) => lost === undefined ? candidate : { ...candidate, lost })
   })
 })
 
@@ -260,11 +403,5 @@ interface Judged {
   platform: string
   lost: string | undefined
 }
-interface Found {
-  readonly manifest: Manifest.ImageManifest
-  readonly descriptor: Descriptor
-  readonly config: ImageConfig.ImageConfig
-  readonly configRaw: Uint8Array
-}
 type PlanServices = BlobStore | LayerStore | Registry
-type PlanFailure = Effect.Error<ReturnType<typeof document>> | Effect.Error<ReturnType<typeof configOf>> | Manifest.ManifestRefused
+type PlanFailure = Effect.Error<ReturnType<typeof document>> | Effect.Error<ReturnType<typeof complete>> | Manifest.ManifestRefused

@@ -1,21 +1,23 @@
-import { Effect, Option, Result, Schema, Stream } from "effect"
+import { Effect, Option, Result, Stream } from "effect"
 import { createHash } from "node:crypto"
 import { resolve } from "node:path"
 import { type ArchiveError } from "./archive/Fault.ts"
 import { ArchiveFile } from "./archive/ArchiveFile.ts"
 import * as Layouts from "./archive/Layouts.ts"
 import * as TarWriter from "./archive/TarWriter.ts"
-import type { Descriptor } from "./image/Descriptor.ts"
-import { Digest, parts } from "./image/Digest.ts"
+import { type Bundled, bundle, digestsOf, type NotSavable, type Part } from "./Bundle.ts"
+import { Descriptor } from "./image/Descriptor.ts"
+import { type Digest, parts } from "./image/Digest.ts"
+import * as Manifest from "./image/Manifest.ts"
 import * as MediaType from "./image/MediaType.ts"
 import * as Reference from "./image/Reference.ts"
-import * as OciLayout from "./OciLayout.ts"
 import { BlobDamaged, BlobStore, type NotInStore } from "./store/BlobStore.ts"
 import type { StoreError } from "./store/Disk.ts"
 import * as Files from "./store/Files.ts"
 import { Graph, type Image } from "./store/Graph.ts"
-import { LayerStore } from "./store/LayerStore.ts"
+import type { LayerStore } from "./store/LayerStore.ts"
 import { Leases } from "./store/Leases.ts"
+import { NoFileSystem } from "./StoreImages.ts"
 
 /**
  * What an archive is for. `oci-archive`: an OCI layout, of OCI media types alone. `docker-archive`: what docker, podman and
@@ -23,21 +25,11 @@ import { Leases } from "./store/Leases.ts"
  */
 export type Format = "oci-archive" | "docker-archive"
 
-/** An image to be saved, complete in the store. */
-export interface Savable {
-  readonly manifest: Descriptor
-  readonly config: Descriptor
-  /** Bottom first. */
-  readonly layers: ReadonlyArray<{ readonly blob: Descriptor; readonly diffId: Digest }>
+/** An image or artifact to be saved, complete in the store. */
+export interface Savable extends Bundled {
+  readonly artifact?: Image["artifact"]
   /** Normalised references by which it was asked for: those with a tag name it. */
   readonly references: ReadonlyArray<string>
-}
-
-/** A layer of an image is in the store unpacked alone: no blob that holds it is there to be written. */
-export class NotSavable extends Schema.TaggedError<NotSavable>()("NotSavable", { layer: Digest }) {
-  override get message() {
-    return `the store has the layer ${this.layer} unpacked, and not as a blob to be saved: \`graph save\` and \`pull --output\` fetch it again`
-  }
 }
 
 /** Manifests are read whole, up to 4 MiB. */
@@ -77,36 +69,28 @@ const merged = (images: ReadonlyArray<Savable>): ReadonlyArray<Savable> => {
   const all = new Map<string, Savable>()
   for (const image of images) {
     const there = all.get(image.manifest.digest)
-    all.set(image.manifest.digest, there === undefined ? image : { ...there, references: [...new Set([...there.references, ...image.references])] })
+    all.set(image.manifest.digest, there === undefined ? image : { ...there, whole: there.whole ?? image.whole, references: [...new Set([...there.references, ...image.references])] })
   }
   return [...all.values()]
 }
 
-/** The layer's blob; where that was never fetched, since the layer was there already, another one that was found to hold it. */
-export const blobOf = Effect.fnUntraced(function*({ blob, diffId }: Savable["layers"][number]) {
-  if (Option.isSome(yield* (yield* BlobStore).find(blob.digest))) return blob
-  const [other] = yield* (yield* LayerStore).blobsOf(diffId)
-  return other ?? (yield* new NotSavable({ layer: diffId }))
-})
-
 const written = Effect.fnUntraced(function*(image: Savable, format: Format, all: ReadonlyArray<Savable>) {
-  const layers = yield* Effect.forEach(image.layers, blobOf)
-  const same = layers.every(({ digest }, index) => digest === image.layers[index]?.blob.digest)
-  const kept = same && (format === "docker-archive" || image.manifest.mediaType === MediaType.ociManifest)
-  const { manifest, raw } = kept
-    ? { manifest: image.manifest, raw: yield* (yield* BlobStore).read(image.manifest.digest, manifestCap) }
-    : OciLayout.asOci({ config: { descriptor: image.config }, layers: layers.map((blob) => ({ blob })) })
-  return { manifest, raw, config: yield* content(image.config), layers: yield* Effect.forEach(layers, content), names: namesOf(image, all) }
+  if (format === "docker-archive" && image.artifact !== undefined) return yield* new NoFileSystem({ name: image.references[0] ?? image.manifest.digest, type: image.artifact.type })
+  const { indexes, others, own, top } = yield* bundle(image, format === "docker-archive")
+  const contents = Effect.fnUntraced(function*({ config, layers, ...document }: Part) {
+    return { ...document, config: yield* content(config), layers: yield* Effect.forEach(layers, content) }
+  })
+  return { ...yield* contents(own), top, others: yield* Effect.forEach(others, contents), indexes, names: namesOf(image, all) }
 })
 
 /**
  * The bytes of an archive of these images: the same for the same images, blobs and names, whenever and wherever it is written.
  * All layers must be in the store as blobs, which are held there while the stream is read.
  */
-export const stream = (images: ReadonlyArray<Savable>, format: Format): Stream.Stream<Uint8Array, ArchiveError | StoreError | NotInStore | NotSavable | BlobDamaged, BlobStore | LayerStore | Leases> =>
+export const stream = (images: ReadonlyArray<Savable>, format: Format): Stream.Stream<Uint8Array, ArchiveError | StoreError | NotInStore | NotSavable | NoFileSystem | BlobDamaged, BlobStore | LayerStore | Leases> =>
   Stream.unwrap(Effect.gen(function*() {
     const all = merged(images)
-    yield* (yield* Leases).hold(all.flatMap(({ config, layers, manifest }) => [manifest.digest, config.digest, ...layers.flatMap(({ blob, diffId }) => [blob.digest, diffId])]))
+    yield* (yield* Leases).hold(all.flatMap(digestsOf))
     const parts = yield* Effect.forEach(all, (image) => written(image, format, all))
     return TarWriter.stream(format === "oci-archive" ? Layouts.oci(parts) : Layouts.docker(parts))
   }))
@@ -115,14 +99,29 @@ export const stream = (images: ReadonlyArray<Savable>, format: Format): Stream.S
 export const write = Effect.fn("Save.write")((images: ReadonlyArray<Savable>, format: Format, path: string) =>
   Files.write(resolve(path), stream(images, format)))
 
-const savable = (image: Image, text: string): Savable => {
+/** The index a tag leads to with all its images, if every one of them is in the store. */
+export const wholeOf = Effect.fnUntraced(function*(target: Digest) {
+  const members = yield* (yield* Graph).members(target)
+  if (members.length === 0 || Option.isNone(yield* (yield* BlobStore).find(target))) return undefined
+  const raw = yield* (yield* BlobStore).read(target, manifestCap)
+  const index = Result.getOrUndefined(Manifest.decode(raw))
+  if (index?._tag !== "Index") return undefined
+  const there = new Set<Digest>(members.map(({ manifest }) => manifest.digest))
+  const complete = index.manifests.every(({ digest, mediaType }) => !MediaType.isManifest(mediaType) || there.has(digest))
+  return complete ? { index: new Descriptor({ mediaType: index.mediaType, digest: target, size: raw.byteLength }), members } : undefined
+})
+
+const savable = Effect.fnUntraced(function*(image: Image, text: string) {
   const asked = Result.getOrUndefined(Reference.parse(text))
   const name = image.tags.find(({ name, reference }) => asked !== undefined && name === `${asked.domain}/${asked.path}` && reference === (asked.digest ?? asked.tag))
-  return { ...image, references: name === undefined || name.reference.includes(":") ? [] : [`${name.name}:${name.reference}`] }
-}
+  const target = name === undefined ? undefined : yield* (yield* Graph).targetOf(name)
+  const whole = target === undefined ? undefined : yield* wholeOf(target)
+  const found: Savable = { ...image, whole, references: name === undefined || name.reference.includes(":") ? [] : [`${name.name}:${name.reference}`] }
+  return found
+})
 
 /** The images of the store that `names` mean (see `Graph.resolve`), each by the name it was called by; one called by its id has none. */
 export const find = Effect.fn("Save.find")(function*(names: ReadonlyArray<string>) {
   const graph = yield* Graph
-  return yield* Effect.forEach(names, (name) => Effect.map(graph.resolve(name), (image) => savable(image, name)))
+  return yield* Effect.forEach(names, (name) => Effect.flatMap(graph.resolve(name), (image) => savable(image, name)))
 })

@@ -118,6 +118,10 @@ const rows: ReadonlyArray<readonly [name: string, make: (registry: TestRegistry)
   ["a diff ID that is a path", put(withConfig({ rootfs: { type: "layers", diff_ids: ["../../x"] } })), refused],
   ["a rootfs of another type", put(withConfig({ rootfs: { type: "tree", diff_ids: [zero] } })), refused],
   ["no rootfs", put(withConfig({ rootfs: undefined })), refused],
+  // Docker, containerd and podman pull these too: what counts is the manifest.
+  ["a history of another length", put(withConfig({ history: [{ created_by: "a" }, { created_by: "b" }, { created_by: "c", empty_layer: true }] })), "ok"],
+  ["a history of empty layers alone", put(withConfig({ history: [{ created_by: "a", empty_layer: true }] })), "ok"],
+  ["an empty_layer that is text", put(withConfig({ history: [{ created_by: "a", empty_layer: "true" }] })), refused],
   ["a config with a key twice", withConfigText((text) => text.replace("{", `{"rootfs":{"type":"layers","diff_ids":[]},`)), refused],
   ["a config with bytes after it", withConfigText((text) => `${text} x`), refused],
   ["a config of 100,000 levels", withConfigText(() => "[".repeat(100_000)), refused],
@@ -125,9 +129,13 @@ const rows: ReadonlyArray<readonly [name: string, make: (registry: TestRegistry)
   ["a config of 5 MiB", withConfigText((text) => text.replace("{", `{"x":"${"y".repeat(5 << 20)}",`)), damaged],
   ["a config for another system than the entry says", put(index([{ built: withConfig({ architecture: "s390x" }), platform: own }])), "ok"],
   // Artifacts.
-  ["an artifact by its config", put(artifact({ config: { ...good.config.descriptor, mediaType: "application/vnd.oci.empty.v1+json" } })), refused],
-  ["an artifact by its layers", put(artifact({})), refused],
-  ["an artifact by its artifactType", put(artifact({ artifactType: "application/vnd.example.sbom" })), refused]
+  ["an artifact by its config", put(artifact({ config: { ...artifact({}).config.descriptor, mediaType: "application/vnd.oci.empty.v1+json" } })), "ok"],
+  ["an artifact by its layers", put(artifact({})), "ok"],
+  ["an artifact by its artifactType", put(artifact({ artifactType: "application/vnd.example.sbom" })), "ok"],
+  ["an artifact whose blob is not there", put(artifact({ layers: [{ mediaType: "text/plain", digest: zero, size: 3 }] })), ["NotFound"]],
+  ["an artifact whose blob has another size", put(artifact({ layers: [{ ...artifact({}).layers[0], size: 3 }] })), damaged],
+  ["an artifact in an index for this platform", put(index([{ built: artifact({}), platform: own }])), "ok"],
+  ["an index of artifacts alone", put(index([{ built: artifact({}), platform: null }])), ["NoPlatform"]]
 ]
 
 describe("a pull of a document that", () => {

@@ -55,7 +55,7 @@ export const assertSound = (folder: string, { partials = false } = {}) => Effect
 
 /** The plan of a modern image. */
 export const planned = (reference: string, platform: string) => Effect.flatMap(Pull.plan(reference, { platform }), (plan) =>
-  plan.kind === "schema1" || plan.kind === "v1" ? Effect.die(new Error("an image of the old world")) : Effect.succeed(plan))
+  plan.kind === "schema1" || plan.kind === "v1" || plan.kind === "artifact" || plan.kind === "index" ? Effect.die(new Error("no modern image")) : Effect.succeed(plan))
 
 /** Descriptors this process has open. */
 export const openDescriptors = (): number => readdirSync("/proc/self/fd").length

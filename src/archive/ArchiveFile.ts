@@ -8,7 +8,9 @@ export interface Place {
   readonly offset: number
 }
 
-const pieceSize = 1024 * 1024
+const pieceSize = 256 * 1024
+/** How many pieces a stream has at a time: the memory of an older one is used again. */
+const piecesKept = 4
 
 /**
  * One file of an archive or layout folder. Nothing of it is read before it is asked for. In a folder it is opened anew each
@@ -59,16 +61,20 @@ export class ArchiveFile {
     return into
   }
 
-  /** Its bytes from `from` on, a MiB at a time. */
+  /** Its bytes from `from` on, 256 KiB at a time. A piece is valid until the third after it is asked for: who keeps one copies it. */
   stream(from = 0): Stream.Stream<Uint8Array, ArchiveError> {
-    return Stream.unwrap(Effect.map(this.open, (place) => Stream.unfold(from, (at) => {
-      if (at >= this.size) return Effect.succeed(undefined)
-      return attempt(this.archive, () => {
-        const piece = Buffer.allocUnsafeSlow(Math.min(pieceSize, this.size - at))
-        this.fill(place, piece, at)
-        return [piece, at + piece.byteLength] as const
+    return Stream.unwrap(Effect.map(this.open, (place) => {
+      const pieces = Array.from({ length: this.size - from > pieceSize ? piecesKept : 1 }, () => Buffer.allocUnsafeSlow(Math.max(0, Math.min(pieceSize, this.size - from))))
+      let count = 0
+      return Stream.unfold(from, (at) => {
+        if (at >= this.size) return Effect.succeed(undefined)
+        return attempt(this.archive, () => {
+          const piece = pieces[count++ % pieces.length]?.subarray(0, this.size - at) ?? Buffer.alloc(0)
+          this.fill(place, piece, at)
+          return [piece, at + piece.byteLength] as const
+        })
       })
-    })))
+    }))
   }
 
   private fill({ fd, offset }: Place, into: Uint8Array, from: number): void {

@@ -12,12 +12,24 @@ export interface Content<E, R> {
   readonly bytes: Stream.Stream<Uint8Array, E, R>
 }
 
-/** An image that goes into an archive: its manifest's bytes, its config and layers (bottom first), and its names. */
-export interface Written<E, R> {
+/** A document's bytes, and what they are. */
+interface WrittenDocument {
   readonly manifest: Descriptor
   readonly raw: Uint8Array
+}
+
+/** An image's or artifact's manifest, its config and layers (bottom first). */
+interface WrittenPart<E, R> extends WrittenDocument {
   readonly config: Content<E, R>
   readonly layers: ReadonlyArray<Content<E, R>>
+}
+
+/** An image that goes into an archive, and its names. */
+export interface Written<E, R> extends WrittenPart<E, R> {
+  /** What the names point at: the manifest, or an index that it is in, which goes into the archive with `others` that it lists, and `indexes`, itself the last. */
+  readonly top: Descriptor
+  readonly others: ReadonlyArray<WrittenPart<E, R>>
+  readonly indexes: ReadonlyArray<WrittenDocument>
   /** `label` is the name in the layout (a tag, or a whole reference); `full` the whole reference with its tag. */
   readonly names: ReadonlyArray<{ readonly label: string; readonly full: string }>
 }
@@ -39,14 +51,15 @@ const refName = "org.opencontainers.image.ref.name"
  * the order of the images, each once. The names are written for those who look for a tag and for those who want the whole.
  */
 export const oci = <E, R>(images: ReadonlyArray<Written<E, R>>): ReadonlyArray<Member<E, R>> => {
-  const manifests = images.flatMap(({ manifest: { mediaType, digest, size }, names }) => {
+  const manifests = images.flatMap(({ names, top: { mediaType, digest, size } }) => {
     const entry = { mediaType, digest, size }
     return names.length === 0 ? [entry] : names.map(({ full, label }) => ({
       ...entry, annotations: { [fullName]: full, [refName]: label }
     }))
   })
   const blobs = new Map<Digest, Member<E, R>>()
-  for (const { config, layers, manifest, raw } of images) {
+  for (const { manifest, raw } of images.flatMap(({ indexes }) => [...indexes].reverse())) blobs.set(manifest.digest, file(pathOf(manifest.digest), raw))
+  for (const { config, layers, manifest, raw } of images.flatMap((image) => [image, ...image.others])) {
     blobs.set(manifest.digest, file(pathOf(manifest.digest), raw))
     for (const { bytes, descriptor } of [config, ...layers]) {
       if (!blobs.has(descriptor.digest)) blobs.set(descriptor.digest, file(pathOf(descriptor.digest), { size: descriptor.size, bytes }))

@@ -207,7 +207,19 @@ export const decode = (raw: Uint8Array, context: Context = {}): Result.Result<Do
     return isIndex ? indexOf(mediaType, yield* decodeWith(WireIndex, body, subject)) : imageOf(mediaType, yield* decodeWith(WireImage, body, subject))
   })
 
-/** Refuses an artifact: its config is no image config, or it has layers that are no file systems. To be asked before fetching its config. */
+/**
+ * What kind of artifact a manifest describes: its `artifactType`, else the media type of its config, else that of the first
+ * layer that is no file system. Undefined: it is an image. To be asked before fetching its config.
+ */
+export const artifactOf = (manifest: ImageManifest): string | undefined => {
+  if (Result.isSuccess(checkImage(manifest))) return undefined
+  const { artifactType, config, layers } = manifest
+  if (artifactType !== undefined) return artifactType
+  if (!MediaType.isConfig(config.mediaType)) return config.mediaType
+  return layers.find(({ mediaType }) => MediaType.layerCompression(mediaType) === undefined)?.mediaType ?? config.mediaType
+}
+
+/** Refuses an artifact: its config is no image config, or it has layers that are no file systems. */
 export const checkImage = (manifest: ImageManifest, subject = "the manifest"): Result.Result<ImageManifest, ManifestRefused> => {
   const { config, layers, mediaType } = manifest
   // Docker before 1.11 sent the config of an image as an octet stream.

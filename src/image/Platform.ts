@@ -23,6 +23,12 @@ export class InvalidPlatform extends Schema.TaggedError<InvalidPlatform>()("Inva
   }
 }
 
+/** In place of a platform: every image there is. */
+export const all = "all"
+
+/** The platform of what is made for none, as an index has it for attestations. */
+export const none = "unknown/unknown"
+
 /** `reference` exists, and none of its images runs on `wanted`; `available` lists the platforms there are. */
 export class NoPlatform extends Schema.TaggedError<NoPlatform>()("NoPlatform", {
   reference: Schema.String,

@@ -90,3 +90,40 @@ export class Gate {
     return Atomics.compareExchange(this.word, 0, 0, 2) !== 1
   }
 }
+
+/** Windows and dictionaries up to so many bytes count for nothing: 8 MiB. */
+const small = 8 * 2 ** 20
+
+/**
+ * Memory for the large windows that all threads of a pool share: who needs one waits until the others have left enough, so that
+ * several large ones at once do not add up. Made by the pool, and shared with its threads.
+ */
+export class Budget {
+  readonly buffer: SharedArrayBuffer
+  /** MiB that are free. */
+  private readonly free: Int32Array
+  private held = 0
+
+  /** A new one of so many bytes, or a view of the one another thread made. */
+  constructor(from: SharedArrayBuffer | number) {
+    this.buffer = typeof from === "number" ? new SharedArrayBuffer(4) : from
+    this.free = new Int32Array(this.buffer)
+    if (typeof from === "number") this.free[0] = Math.floor(from / 2 ** 20)
+  }
+
+  /** Gives back what this thread has, and waits for so many bytes; `stop` is called meanwhile, and what it throws ends the wait. */
+  hold(bytes: number, stop: () => void = () => {}): void {
+    if (this.held > 0) {
+      Atomics.add(this.free, 0, this.held)
+      Atomics.notify(this.free, 0)
+      this.held = 0
+    }
+    const wanted = bytes <= small ? 0 : Math.ceil(bytes / 2 ** 20)
+    while (this.held < wanted) {
+      stop()
+      const free = Atomics.load(this.free, 0)
+      if (free < wanted) Atomics.wait(this.free, 0, free, 100)
+      else if (Atomics.compareExchange(this.free, 0, free, free - wanted) === free) this.held = wanted
+    }
+  }
+}

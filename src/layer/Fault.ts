@@ -1,3 +1,5 @@
+import type { LimitName } from "./Limits.ts"
+
 /** Text of raw name bytes for people: UTF-8 where it is, each byte of anything else, and every control character, as `\xNN`. */
 export const printable = (bytes: Uint8Array): string => {
   const text = new TextDecoder("utf-8").decode(bytes)
@@ -17,13 +19,16 @@ export class Refused extends Error {
   override readonly name = "Refused"
   readonly rule: string
   readonly entry: string | undefined
+  /** The limit that is in the way, if one is. */
+  readonly limit: LimitName | undefined
 
   /** `entry` may be a name's raw bytes; they are made printable. */
-  constructor(rule: string, entry?: string | Uint8Array) {
+  constructor(rule: string, entry?: string | Uint8Array, limit?: LimitName) {
     const shown = typeof entry === "object" ? printable(entry) : entry
     super(shown === undefined ? rule : `entry "${shown}": ${rule}`)
     this.rule = rule
     this.entry = shown
+    this.limit = limit
   }
 }
 

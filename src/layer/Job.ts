@@ -1,5 +1,5 @@
 import type { OwnerMap } from "./merge/Owners.ts"
-import type { Limits } from "./Limits.ts"
+import type { LimitName, Limits } from "./Limits.ts"
 import type { ApplySummary } from "./apply/Apply.ts"
 import type { Comparison } from "./Sums.ts"
 import type { ViewEntry } from "./view/View.ts"
@@ -130,7 +130,7 @@ export interface Answers {
 
 /** How a job can end badly: refused content, a refusing disk, a request to stop, or a bug of ours. */
 export type JobFault =
-  | { readonly kind: "refused"; readonly rule: string; readonly entry: string | undefined }
+  | { readonly kind: "refused"; readonly rule: string; readonly entry: string | undefined; readonly limit: LimitName | undefined }
   | { readonly kind: "system"; readonly code: string; readonly syscall: string; readonly path: string; readonly message: string }
   | { readonly kind: "stopped" }
   | { readonly kind: "bug"; readonly message: string; readonly stack: string | undefined }

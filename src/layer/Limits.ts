@@ -25,3 +25,11 @@ export interface Limits {
 export const defaultLimits: Limits = {
   entries: 2_000_000, bytes: 256 * 2 ** 30, record: 2 ** 20, path: 4095, depth: 2048, ratio: 500, freely: 8 * 2 ** 30, window: 2 ** 27
 }
+
+/** What users call a limit that is in the way: `--limit NAME=VALUE`. */
+export type LimitName = "size" | "entries" | "path" | "depth" | "record" | "ratio" | "window"
+
+/** For layers that were let in before: what they hold is asked for again, whatever their limits were. */
+export const noLimits: Limits = {
+  ...defaultLimits, entries: Number.MAX_SAFE_INTEGER, bytes: Number.MAX_SAFE_INTEGER, record: 2 ** 30, path: 2 ** 20, depth: 2 ** 20, ratio: Number.MAX_SAFE_INTEGER
+}

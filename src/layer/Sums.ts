@@ -1,8 +1,8 @@
 import { createHash } from "node:crypto"
-import { type BigIntStats, chmodSync, closeSync, constants, fsyncSync, lstatSync, openSync, readFileSync, readlinkSync, readSync, writeSync } from "node:fs"
+import { type BigIntStats, closeSync, constants, fsyncSync, lstatSync, openSync, readFileSync, readlinkSync, readSync, writeSync } from "node:fs"
 import { deviceOf, metadataOf } from "./merge/Copy.ts"
 import { printable } from "./Fault.ts"
-import { entersAll, LayerSource, list } from "./merge/LayerSource.ts"
+import { LayerSource, list } from "./merge/LayerSource.ts"
 import * as Meta from "./apply/Meta.ts"
 import * as Name from "./tree/Name.ts"
 import { codeOf, type Syscalls, type SystemPath } from "./Syscalls.ts"
@@ -68,7 +68,6 @@ class Walk {
   private readonly syscalls: Syscalls
   private readonly stop: () => void
   private readonly contents: boolean
-  private readonly privileged = entersAll()
   private readonly unset = new Map<Name.Name, Meta.Unset>()
   /** Names of devices that are only recorded, by folder. */
   private readonly ghosts = new Map<Name.Name, Array<string>>()
@@ -80,7 +79,7 @@ class Walk {
     this.stop = stop
     this.contents = contents
     if (!isCanonical(`${folder}/meta`)) this.said.push("damaged")
-    this.layer = new LayerSource(folder, { move: false, entersAll: this.privileged, stop })
+    this.layer = new LayerSource(folder, { move: false })
     for (const record of Meta.read(`${folder}/meta`)) {
       if (record.t !== "unset") {
         this.said.push(`${record.t} ${record.path}${record.t === "link" ? `\u0000${record.target}` : ""}`)
@@ -154,22 +153,20 @@ class Walk {
   }
 
   private data(name: Name.Name, type: Sum["type"], path: SystemPath, stats: BigIntStats): string {
-    if (stats.nlink > 1n) {
+    // Devices that could not be made are recorded name by name: that two are one is seen nowhere.
+    if (stats.nlink > 1n && (type === "file" || type === "symlink")) {
       const first = this.groups.get(stats.ino)
       if (first !== undefined) return `link ${first}`
       this.groups.set(stats.ino, name)
     }
     switch (type) {
-      case "file": return this.contents ? this.content(path, stats) : String(stats.size)
+      case "file": return this.contents ? this.content(path) : String(stats.size)
       case "symlink": return readlinkSync(path, "buffer").toString("latin1")
       default: return deviceOf(stats.rdev).join(",")
     }
   }
 
-  private content(path: SystemPath, stats: BigIntStats): string {
-    const mode = Number(stats.mode) & 0o7777
-    const locked = !this.privileged && (mode & 0o400) === 0
-    if (locked) chmodSync(path, mode | 0o400)
+  private content(path: SystemPath): string {
     try {
       const fd = openSync(path, read)
       try {
@@ -188,8 +185,6 @@ class Walk {
     } catch (error) {
       if (codeOf(error) !== "EIO") throw error
       return "cannot be read (EIO)"
-    } finally {
-      if (locked) chmodSync(path, mode)
     }
   }
 
@@ -199,7 +194,8 @@ class Walk {
     this.unset.delete(name)
     const set = has.xattrs.map(([key, value]) => [key.toString("latin1"), value.toString("base64")] as const).filter(([key]) => !hostLabel.test(key))
     return {
-      mode, owner: implied ? "" : `${uid}:${gid}`, mtime: `${mtime[0]}.${mtime[1]}`,
+      // A record keeps the owner's bits that an ordinary user's store cannot do without; the others are on disk.
+      mode: has.mode !== -1 && (has.mode & 0o077) !== (mode & 0o077) ? has.mode : mode, owner: implied ? "" : `${uid}:${gid}`, mtime: `${mtime[0]}.${mtime[1]}`,
       xattrs: [...set, ...xattrs].sort(([a], [b]) => a < b ? -1 : 1)
     }
   }

@@ -2,9 +2,8 @@ import { Buffer } from "node:buffer"
 import { closeSync, constants, lstatSync, openSync } from "node:fs"
 import type { Entry } from "./tar/Entry.ts"
 import { Refused } from "./Fault.ts"
-import { entersAll, LayerSource } from "./merge/LayerSource.ts"
+import { LayerSource } from "./merge/LayerSource.ts"
 import * as Sums from "./Sums.ts"
-import { chmodItself } from "./tree/Mode.ts"
 import * as Name from "./tree/Name.ts"
 import type { View } from "./view/View.ts"
 
@@ -28,7 +27,7 @@ const entryOf = ({ data, mode, mtime, name, owner, type, xattrs }: Sums.Sum): En
 
 /** Reads an unpacked layer (a folder with `fs/` and `meta`) into a root file system, as its tar would be. Throws `Refused`, `MetaDamaged`, and Node's errors. */
 export const show = (view: View, folder: string, options: Sums.SumsOptions): void => {
-  const layer = new LayerSource(folder, { move: false, entersAll: entersAll(), stop: options.stop })
+  const layer = new LayerSource(folder, { move: false })
   const { hidden, links } = layer
   layer.close()
   view.begin()
@@ -46,20 +45,11 @@ export const show = (view: View, folder: string, options: Sums.SumsOptions): voi
 
 /** Opens a file of an unpacked layer by its name there, for reading; the caller closes it. */
 export const openFile = (folder: string, name: Name.Name): number => {
-  const privileged = entersAll()
-  const layer = new LayerSource(folder, { move: false, entersAll: privileged, stop: () => {} })
+  const layer = new LayerSource(folder, { move: false })
   try {
     const { path } = layer.place(Name.parent(name), Name.last(name))
-    const stats = lstatSync(path, { throwIfNoEntry: false })
-    if (stats?.isFile() !== true) throw new Refused("it is not in the unpacked layer any more", Name.bytes(name))
-    const mode = stats.mode & 0o7777
-    const locked = !privileged && (mode & 0o400) === 0
-    if (locked) chmodItself(path, mode | 0o400)
-    try {
-      return openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW)
-    } finally {
-      if (locked) chmodItself(path, mode)
-    }
+    if (lstatSync(path, { throwIfNoEntry: false })?.isFile() !== true) throw new Refused("it is not in the unpacked layer any more", Name.bytes(name))
+    return openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW)
   } finally {
     layer.close()
   }

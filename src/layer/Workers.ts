@@ -2,7 +2,8 @@ import { Context, Effect, Layer, Option, Queue, Schema, type Scope } from "effec
 import { availableParallelism } from "node:os"
 import { Worker } from "node:worker_threads"
 import { setTimeout as pause } from "node:timers/promises"
-import { type Control, Gate } from "./Control.ts"
+import { Budget, type Control, Gate } from "./Control.ts"
+import { maxWindow } from "./inflate/Inflate.ts"
 import type { Answers, Job, JobFault, Reply, Request, UnpackJob } from "./Job.ts"
 import { Ring } from "./Ring.ts"
 
@@ -10,10 +11,13 @@ import { Ring } from "./Ring.ts"
 export class LayerRefused extends Schema.TaggedError<LayerRefused>()("LayerRefused", {
   layer: Schema.String,
   rule: Schema.String,
-  entry: Schema.optionalKey(Schema.String)
+  entry: Schema.optionalKey(Schema.String),
+  /** The limit that is in the way, if one is: `--limit` of commands, `LayerLimits` in programs. */
+  limit: Schema.optionalKey(Schema.String)
 }) {
   override get message() {
-    return `layer ${this.layer} is refused: ${this.entry === undefined ? "" : `entry "${this.entry}": `}${this.rule}; nothing of it was kept`
+    const limit = this.limit === undefined ? "" : `; if you trust it, --limit ${this.limit}=VALUE allows more`
+    return `layer ${this.layer} is refused: ${this.entry === undefined ? "" : `entry "${this.entry}": `}${this.rule}; nothing of it was kept${limit}`
   }
 }
 
@@ -38,14 +42,15 @@ const entry = new URL(import.meta.url.endsWith(".ts") ? "./worker.ts" : "./layer
 /** One thread and the job it has, if any. */
 class Thread {
   private readonly gate = new Gate()
-  private readonly worker = new Worker(entry, { stdout: false, stderr: false, workerData: this.gate.buffer })
+  private readonly worker: Worker
   private settle: ((reply: Reply | undefined) => void) | undefined
   private next = 0
   private gone = false
   /** Set once the thread has ended: it takes no more jobs. */
   dead = false
 
-  constructor() {
+  constructor(budget: Budget) {
+    this.worker = new Worker(entry, { stdout: false, stderr: false, workerData: { gate: this.gate.buffer, budget: budget.buffer } })
     this.worker.on("message", (reply: Reply) => this.answer(reply))
     this.worker.on("error", (error) => this.fail(error))
     this.worker.on("exit", () => {
@@ -88,7 +93,7 @@ class Thread {
 const errorOf = (fault: JobFault, subject: string): Effect.Effect<never, LayerRefused | SystemFault | JobStopped> => {
   switch (fault.kind) {
     case "refused":
-      return Effect.fail(new LayerRefused({ layer: subject, rule: fault.rule, ...(fault.entry === undefined ? {} : { entry: fault.entry }) }))
+      return Effect.fail(new LayerRefused({ layer: subject, rule: fault.rule, ...(fault.entry === undefined ? {} : { entry: fault.entry }), ...(fault.limit === undefined ? {} : { limit: fault.limit }) }))
     case "system":
       return Effect.fail(new SystemFault({ code: fault.code, syscall: fault.syscall, path: fault.path, detail: fault.message }))
     case "stopped":
@@ -121,13 +126,14 @@ export class Workers extends Context.Service<Workers, {
     const size = Math.min(availableParallelism(), 4)
     const free = yield* Queue.unbounded<Thread | undefined>()
     const threads = new Set<Thread>()
+    const budget = new Budget(maxWindow)
     for (let n = 0; n < size; n++) yield* Queue.offer(free, undefined)
     yield* Effect.addFinalizer(() =>
       Effect.forEach(threads, (thread) => Effect.promise(() => thread.terminate()), { concurrency: "unbounded", discard: true }).pipe(Effect.ignore))
     const live = (thread: Thread | undefined) => Effect.sync(() => {
       if (thread !== undefined && !thread.dead) return thread
       if (thread !== undefined) threads.delete(thread)
-      const fresh = new Thread()
+      const fresh = new Thread(budget)
       threads.add(fresh)
       return fresh
     })

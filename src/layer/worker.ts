@@ -2,10 +2,10 @@ import { createHash } from "node:crypto"
 import { lstatSync, mkdirSync, readSync, writeSync } from "node:fs"
 import { parentPort, workerData } from "node:worker_threads"
 import { Apply } from "./apply/Apply.ts"
-import { Control, Gate, Stopped } from "./Control.ts"
+import { Budget, Control, Gate, Stopped } from "./Control.ts"
 import { Refused } from "./Fault.ts"
 import { MetaDamaged } from "./apply/Meta.ts"
-import { defaultLimits } from "./Limits.ts"
+import { defaultLimits, noLimits } from "./Limits.ts"
 import { inflater } from "./inflate/Inflate.ts"
 import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob, PumpJob, RemoveJob, Reply, Request, Unpacked, UnpackJob, VerifyJob, ViewJob } from "./Job.ts"
 import { flatten } from "./merge/Flatten.ts"
@@ -20,7 +20,14 @@ import { TarReader } from "./tar/Tar.ts"
 
 const piece = Buffer.allocUnsafeSlow(256 * 1024)
 
-const gate = new Gate(workerData instanceof SharedArrayBuffer ? workerData : undefined)
+/** What the pool shares with its threads. */
+interface Shared {
+  readonly gate: SharedArrayBuffer
+  readonly budget: SharedArrayBuffer
+}
+const shared: Shared = workerData
+const gate = new Gate(shared.gate)
+const budget = new Budget(shared.budget)
 const loaded = new Map<boolean, Syscalls.Syscalls>()
 
 /** The calls, loaded once a thread. */
@@ -48,10 +55,10 @@ const inflated = async (job: UnpackJob | PumpJob, control: Control, take: (bytes
   const inflate = inflater((bytes) => {
     stop()
     given += bytes.byteLength
-    if (given > freely && given > taken * ratio) throw new Refused(`the layer inflates to more than ${ratio} times its size: ${taken} bytes became ${given}`)
+    if (given > freely && given > taken * ratio) throw new Refused(`the layer inflates to more than ${ratio} times its size: ${taken} bytes became ${given}`, undefined, "ratio")
     hash.update(bytes)
     take(bytes)
-  }, { native: job.native, maxWindow: window })
+  }, { native: job.native, maxWindow: window, reserve: (bytes) => budget.hold(bytes, stop) })
   try {
     for (let at = 0; at < job.size;) {
       const available = control.waitBeyond(at)
@@ -65,6 +72,7 @@ const inflated = async (job: UnpackJob | PumpJob, control: Control, take: (bytes
     await inflate.end()
   } finally {
     inflate.close()
+    budget.hold(0)
   }
   return `${algorithm}:${hash.digest("hex")}`
 }
@@ -152,11 +160,11 @@ const view = async (job: ViewJob, control: Control): Promise<Answers["view"]> =>
     }
     const { fd, size } = layer
     made.begin()
-    const tar = new TarReader(made)
+    const tar = new TarReader(made, noLimits)
     const inflate = inflater((bytes) => {
       stop()
       tar.write(bytes)
-    }, { native: job.native })
+    }, { native: job.native, reserve: (bytes) => budget.hold(bytes, stop) })
     try {
       for (let at = 0; at < size;) {
         const read = readSync(fd, piece, 0, Math.min(piece.byteLength, size - at), at)
@@ -167,6 +175,7 @@ const view = async (job: ViewJob, control: Control): Promise<Answers["view"]> =>
       await inflate.end()
     } finally {
       inflate.close()
+      budget.hold(0)
     }
     tar.end()
     made.finish()
@@ -203,12 +212,12 @@ const inflateArchive = async (job: InflateJob, control: Control): Promise<Answer
     stop()
     if (tar.ended) tail += bytes.byteLength
     if (tail > tailCap && job.diffId === undefined) throw new Refused(`more than ${tailCap} bytes follow the end of the archive`)
-    if (size + bytes.byteLength > job.limit) throw new Refused(`it inflates to more than ${job.limit} bytes`)
+    if (size + bytes.byteLength > job.limit) throw new Refused(`it inflates to more than ${job.limit} bytes`, undefined, "size")
     tar.write(bytes)
     if (job.diffId !== undefined) hash.update(bytes)
     for (let at = 0; job.into !== undefined && at < bytes.byteLength;) at += writeSync(job.into, bytes, at, bytes.byteLength - at, size + at)
     size += bytes.byteLength
-  }, { native: job.native })
+  }, { native: job.native, reserve: (bytes) => budget.hold(bytes, stop) })
   try {
     for (let at = 0; at < job.size;) {
       stop()
@@ -222,6 +231,7 @@ const inflateArchive = async (job: InflateJob, control: Control): Promise<Answer
     tar.end()
   } finally {
     inflate.close()
+    budget.hold(0)
   }
   if (job.diffId !== undefined) checkDiffId(`${algorithm}:${hash.digest("hex")}`, job.diffId)
   return { size }
@@ -246,7 +256,7 @@ const isSystemError = (error: unknown): error is NodeJS.ErrnoException =>
 
 const faultOf = (error: unknown): JobFault => {
   if (error instanceof Stopped || error instanceof RingBroken) return { kind: "stopped" }
-  if (error instanceof Refused) return { kind: "refused", rule: error.rule, entry: error.entry }
+  if (error instanceof Refused) return { kind: "refused", rule: error.rule, entry: error.entry, limit: error.limit }
   if (error instanceof MetaDamaged) return { kind: "system", code: "EUCLEAN", syscall: "read", path: error.file, message: error.message }
   if (isSystemError(error)) {
     const { code = "EIO", syscall = "call", path = "", message } = error

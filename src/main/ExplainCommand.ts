@@ -10,6 +10,7 @@ import * as Towline from "../Towline.ts"
 import type { V1Plan } from "../V1Plan.ts"
 import * as Cli from "./Cli.ts"
 import { keys } from "./Keys.ts"
+import * as Limits from "./Limits.ts"
 import * as Network from "./Network.ts"
 import type { PullFlags } from "./PullCommand.ts"
 import * as Run from "./Run.ts"
@@ -17,10 +18,21 @@ import * as Run from "./Run.ts"
 type Plan = Effect.Success<ReturnType<typeof Pull.plan>>
 
 type Modern = Exclude<Plan, { readonly kind: "v1" }>
+type Layered = Pick<PlannedLayer, "blob" | "have" | "state"> & { readonly diffId?: string | undefined; readonly id?: string }
 
 /** A layer as plans of every kind but v1 have it, and of schema1 the image that it is. */
-const layersOf = (plan: Modern): ReadonlyArray<Pick<PlannedLayer, "blob" | "have" | "state"> & { readonly diffId?: string | undefined; readonly id?: string }> =>
-  plan.kind === "schema1" ? plan.images : plan.layers
+const layersOf = (plan: Modern): ReadonlyArray<Layered> => {
+  switch (plan.kind) {
+    case "schema1": return plan.images
+    case "artifact": return plan.blobs
+    case "index": return [...new Map(plan.images.flatMap(layersOf).map((layer) => [layer.blob.digest, layer])).values()]
+    default: return plan.layers
+  }
+}
+
+/** The form of what was asked for, as its media type tells. */
+const protocolOf = ({ kind, target }: Modern): string =>
+  kind === "schema1" ? "v2, signed schema1" : target.mediaType.startsWith("application/vnd.oci.") ? "v2, OCI" : "v2, schema2"
 
 /** What plans of every kind say. */
 const common = (plan: Plan) => ({
@@ -28,18 +40,18 @@ const common = (plan: Plan) => ({
   wanted: plan.wanted, platform: plan.platform, fits: plan.fits
 })
 
-const protocols = { schema1: "v2, signed schema1", schema2: "v2, schema2", oci: "v2, OCI" } as const
-
 /** What the plan says, without the documents' bytes: each blob counts once. */
 const modern = (plan: Modern) => {
   const layers = layersOf(plan)
   const blobs = new Map(layers.map(({ blob, have, state }) => [blob.digest, { size: blob.size, missing: state === "unpacked" ? 0 : blob.size - have }]))
   const sum = (of: "size" | "missing") => [...blobs.values()].reduce((total, blob) => total + blob[of], 0)
   return {
-    ...common(plan), protocol: protocols[plan.kind],
+    ...common(plan), protocol: protocolOf(plan), ...plan.kind === "artifact" ? { artifact: plan.type } : {},
     target: { digest: plan.target.digest, mediaType: plan.target.mediaType, size: plan.target.size },
     candidates: plan.kind === "schema1" ? [] : plan.candidates,
-    ...plan.kind === "schema1" ? { signedBy: plan.keys } : { manifest: plan.manifest.digest, config: plan.config.digest },
+    ...plan.kind === "schema1" ? { signedBy: plan.keys } : {},
+    ...plan.kind === "oci" || plan.kind === "schema2" ? { manifest: plan.manifest.digest, config: plan.config.digest } : {},
+    ...plan.kind === "artifact" ? { manifest: plan.manifest.digest } : {},
     layers: layers.map(({ blob, diffId, have, id, state }) =>
       ({ digest: blob.digest, size: blob.size, ...diffId === undefined ? {} : { diffId }, state, have, ...id === undefined ? {} : { image: id } })),
     total: sum("size"), download: sum("missing")
@@ -105,16 +117,17 @@ export const table = (plan: Plan, columns: number | undefined): string => {
       row("download", [`${Format.bytes(download)}${unsized === 0 ? "" : `, and ${unsized} of unknown size`}`])
     ].flat().join("\n")
   }
-  const { candidates, download, layers, protocol, target, total } = modern(plan)
+  const { artifact, candidates, download, layers, protocol, target, total } = modern(plan)
   return [
     ...first,
     row("credentials", credentials === undefined ? [] : [credentials]),
     row("protocol", [protocol]),
     row("signed by", plan.kind === "schema1" ? [plan.keys.length === 0 ? "nobody whose signature was looked at" : plan.keys.join(" ")] : []),
     row("digest", [target.digest]),
-    runs,
+    row("artifact", artifact === undefined ? [] : [`${artifact}: it is stored whole and not unpacked`]),
+    ...plan.kind === "artifact" ? [] : [plan.kind === "index" ? row("platform", ["all: every image and artifact of the index"]) : runs],
     row("candidates", candidates.map(({ digest, lost, platform }) => `${short(digest)} ${platform}: ${lost ?? "chosen"}`)),
-    row("layers", layers.map(({ digest, have, image, size, state }) =>
+    row(artifact === undefined ? "layers" : "blobs", layers.map(({ digest, have, image, size, state }) =>
       `${short(digest)} ${Format.bytes(size).padStart(7)} ${states[state]}${state === "partial" ? `, ${Format.bytes(have)} there` : ""}${image === undefined ? "" : `, image ${image.slice(0, 12)}`}`)),
     row("download", [`${Format.bytes(download)} of ${Format.bytes(total)}`])
   ].flat().join("\n")
@@ -125,7 +138,7 @@ export const explain = Effect.fnUntraced(function*(flags: PullFlags) {
   const trusted = flags.trustKeys.length === 0 ? undefined : yield* keys(flags.trustKeys, Jws.trustKeyId)
   const options = Option.isSome(flags.platform) ? { platform: flags.platform.value } : {}
   const settings = Layer.mergeAll(
-    Layer.succeed(Policy.TrustedKeys, trusted), Layer.succeed(Policy.Protocol, flags.docker19 ? "docker-1.9" : "safe"), Network.settings(flags))
+    Layer.succeed(Policy.TrustedKeys, trusted), Layer.succeed(Policy.Protocol, flags.docker19 ? "docker-1.9" : "safe"), Network.settings(flags), Limits.settings(flags.limits))
   const plans = yield* Effect.forEach(flags.references, (reference) => Effect.map(Effect.result(Pull.plan(reference, options)), (result) => ({ reference, result }))).pipe(
     Effect.provide(Towline.layer({ store: flags.store }).pipe(Layer.provideMerge(settings))))
   let code = 0

@@ -24,6 +24,10 @@ interface LsFlags extends Flags {
 const nameOf = ({ name, reference }: Entry): string =>
   name === undefined || reference === undefined ? "<untagged>" : `${name}${reference.includes(":") ? "@" : ":"}${reference}`
 
+/** What it is for, or what it is; of a whole index how many more there are. */
+const platformOf = ({ artifact, members, platform }: Entry): string =>
+  `${Format.printable(artifact ?? platform)}${members > 1 ? ` and ${members - 1} more` : ""}`
+
 /** Minutes, hours or days since a time (ms). */
 const ago = (now: number, since: number): string => {
   const minutes = Math.max(0, Math.floor((now - since) / 60_000))
@@ -46,7 +50,7 @@ export const ls = Effect.fnUntraced(function*(flags: LsFlags) {
   yield* Cli.print(table([
     ["IMAGE", "ID", ...flags.digests ? ["DIGEST"] : [], ...narrow ? [] : ["PLATFORM"], "SIZE", ...narrow ? [] : ["UNIQUE"], ...narrow && flags.digests ? [] : ["SINCE"]],
     ...listed.map((entry) => [
-      Format.printable(nameOf(entry)), entry.id.slice(0, 12), ...flags.digests ? [narrow ? entry.target.slice(0, 19) : entry.target] : [], ...narrow ? [] : [Format.printable(entry.platform)],
+      Format.printable(nameOf(entry)), entry.id.slice(0, 12), ...flags.digests ? [narrow ? entry.target.slice(0, 19) : entry.target] : [], ...narrow ? [] : [platformOf(entry)],
       Format.bytes(entry.blobs), ...narrow ? [] : [Format.bytes(entry.unique)], ...narrow && flags.digests ? [] : [ago(now, entry.since)]
     ])
   ]))

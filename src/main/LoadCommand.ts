@@ -11,6 +11,7 @@ import { keyOf, type PullEvent } from "../progress/PullEvent.ts"
 import * as Disk from "../store/Disk.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
+import * as Limits from "./Limits.ts"
 import * as Progress from "./Progress.ts"
 
 /** What the command line of `graph load` says. */
@@ -19,6 +20,7 @@ export interface LoadFlags {
   readonly store: string
   readonly platform: Option.Option<string>
   readonly unpack: boolean
+  readonly limits: ReadonlyArray<string>
   readonly durability: "safe" | "fast"
   readonly progress: Progress.Kind
   readonly quiet: boolean
@@ -47,7 +49,7 @@ export const load = Effect.fnUntraced(function*(flags: LoadFlags) {
   }
   const shown = yield* Progress.show(flags.quiet ? "quiet" : flags.progress, hub.stream).pipe(Effect.forkChild({ startImmediately: true }))
   const loaded = yield* Load.load(hub, sourceOf(flags.file), options).pipe(
-    Effect.provide(Layer.merge(Pools.layer, Towline.layerStore({ store: flags.store })).pipe(Layer.provideMerge(Workers.layer))),
+    Effect.provide(Layer.merge(Pools.layer, Towline.layerStore({ store: flags.store })).pipe(Layer.provideMerge(Layer.merge(Workers.layer, Limits.settings(flags.limits))))),
     Effect.provideService(Durability, flags.durability),
     Effect.ensuring(Effect.andThen(Effect.sync(() => hub.end()), Effect.ignore(Fiber.join(shown))))
   )

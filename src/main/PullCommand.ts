@@ -2,6 +2,7 @@ import { Effect, Fiber, Layer, Option, Result, Semaphore } from "effect"
 import type { FileSystem } from "effect"
 import { Concurrency } from "../Download.ts"
 import * as OciLayout from "../OciLayout.ts"
+import * as Platform from "../image/Platform.ts"
 import * as Reference from "../image/Reference.ts"
 import { Hub } from "../progress/Hub.ts"
 import { keyOf, type PullEvent } from "../progress/PullEvent.ts"
@@ -12,10 +13,12 @@ import { statusOf } from "../registry/Errors.ts"
 import type { Link } from "../RootFs.ts"
 import * as RootTar from "../RootTar.ts"
 import * as Save from "../Save.ts"
+import { NoFileSystem } from "../StoreImages.ts"
 import * as Tags from "../Tags.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
 import { keys } from "./Keys.ts"
+import * as Limits from "./Limits.ts"
 import * as Network from "./Network.ts"
 import type { NetworkFlags } from "./NetworkFlags.ts"
 import * as Progress from "./Progress.ts"
@@ -34,6 +37,7 @@ export interface PullFlags extends MapFlags, NetworkFlags {
   readonly rootfs: Option.Option<string>
   readonly unpack: Option.Option<boolean>
   readonly link: Link
+  readonly limits: ReadonlyArray<string>
   readonly outputs: ReadonlyArray<string>
   readonly durability: "safe" | "fast"
   readonly progress: Progress.Kind
@@ -66,7 +70,9 @@ const outputsOf = Effect.fnUntraced(function*(flags: PullFlags): Effect.fn.Retur
 
 const resultOf = (image: Pull.PulledImage) => ({
   reference: image.reference, digest: image.target.digest, manifest: image.manifest.digest, image: image.id, platform: image.platform,
-  changed: image.changed, layers: image.layers.map(({ blob, diffId }) => ({ digest: blob.digest, size: blob.size, diffId }))
+  changed: image.changed, ...image.artifact === undefined ? {} : { artifact: image.artifact.type, blobs: image.artifact.blobs },
+  ...image.whole === undefined ? {} : { images: image.whole.members.map(({ artifact, id, manifest, platform }) => ({ image: id, manifest: manifest.digest, platform, ...artifact === undefined ? {} : { artifact: true } })) },
+  layers: image.layers.map(({ blob, diffId }) => ({ digest: blob.digest, size: blob.size, diffId }))
 })
 
 const shortName = (reference: string): string => /:([^:/@]+)$/.exec(reference)?.[1] ?? "latest"
@@ -82,8 +88,7 @@ const failed = (text: string, error: unknown): PullEvent => {
   return { _tag: "failed", reference, message: Run.sentence(error), ...(code === undefined ? {} : { code }) }
 }
 
-const savable = ({ config, layers, manifest, reference }: Pull.PulledImage): Save.Savable =>
-  ({ manifest, config: config.descriptor, layers, references: [reference] })
+const savable = (image: Pull.PulledImage): Save.Savable => ({ ...OciLayout.bundled(image), artifact: image.artifact, references: [image.reference] })
 
 /** A reference to pull, or why it is not known which. */
 interface Target {
@@ -122,6 +127,7 @@ export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
       if (tag !== undefined || digest !== undefined) return yield* new Cli.UsageError({ problem: `${text}: tag can't be used with --all-tags/-a` })
     }
   }
+  if (single !== undefined && Option.contains(flags.platform, Platform.all)) return yield* new Cli.UsageError({ problem: `${single} takes one image, and --platform all may be many` })
   const trusted = flags.trustKeys.length === 0 ? undefined : yield* keys(flags.trustKeys, Jws.trustKeyId)
   const hub = new Hub<PullEvent>(keyOf)
   const options: Pull.PullOptions = {
@@ -134,6 +140,7 @@ export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
   const one = Effect.fnUntraced(function*(reference: string) {
     const image = yield* Pull.pullWith(hub, reference, options)
     yield* Effect.forEach(outputs.layouts, (path) => turn.withPermits(1)(OciLayout.write(image, path, layoutName(image.reference, flags))), { discard: true })
+    if (image.artifact !== undefined && outputs.roots.length > 0) return yield* new NoFileSystem({ name: image.reference, type: image.artifact.type })
     for (const file of outputs.roots) yield* file === "-" ? RootTar.send(image.layers, 1, map) : RootTar.write(image.layers, file, map)
     return image
   })
@@ -157,7 +164,7 @@ export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
   const settings = Layer.mergeAll(
     Layer.succeed(Concurrency, flags.jobs), Layer.succeed(Pull.Durability, flags.durability), Layer.succeed(Policy.TrustedKeys, trusted),
     Layer.succeed(Policy.Protocol, flags.docker19 ? "docker-1.9" : "safe"),
-    Network.settings(flags)
+    Network.settings(flags), Limits.settings(flags.limits)
   )
   const kind = flags.quiet ? "quiet" : flags.progress
   const shown = yield* Progress.show(kind, hub.stream).pipe(Effect.forkChild({ startImmediately: true }))

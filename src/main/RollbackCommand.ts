@@ -4,6 +4,7 @@ import * as Pull from "../Pull.ts"
 import * as Rollback from "../Rollback.ts"
 import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
+import * as Limits from "./Limits.ts"
 import * as Network from "./Network.ts"
 import type { PullFlags } from "./PullCommand.ts"
 import * as Run from "./Run.ts"
@@ -16,7 +17,7 @@ export const rollback = Effect.fnUntraced(function*(flags: PullFlags) {
   const options: Pull.PullOptions = {
     ...Option.isSome(flags.platform) && { platform: flags.platform.value }, ...Option.isSome(flags.unpack) && { unpack: flags.unpack.value }
   }
-  const settings = Layer.mergeAll(Layer.succeed(Pull.Durability, flags.durability), Layer.succeed(Concurrency, flags.jobs), Network.settings(flags))
+  const settings = Layer.mergeAll(Layer.succeed(Pull.Durability, flags.durability), Layer.succeed(Concurrency, flags.jobs), Limits.settings(flags.limits), Network.settings(flags))
   const outcomes = yield* Effect.forEach(flags.references, (reference) =>
     Effect.map(Effect.result(Rollback.rollback(reference, options)), (result) => ({ reference, result }))).pipe(
     Effect.provide(Towline.layer({ store: flags.store }).pipe(Layer.provideMerge(settings))))

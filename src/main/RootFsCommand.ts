@@ -7,9 +7,11 @@ import { NotInStore } from "../store/BlobStore.ts"
 import { Graph } from "../store/Graph.ts"
 import { LayerStore } from "../store/LayerStore.ts"
 import { Leases } from "../store/Leases.ts"
+import { withFiles } from "../StoreImages.ts"
 import * as Towline from "../Towline.ts"
 import { unsetSentence } from "../Unset.ts"
 import * as Cli from "./Cli.ts"
+import * as Limits from "./Limits.ts"
 import { type MapFlags, owners, sendable } from "./RootFsFlags.ts"
 
 /** What the command line of `graph rootfs` says. */
@@ -18,6 +20,7 @@ export interface RootFsFlags extends MapFlags {
   readonly target: string
   readonly store: string
   readonly link: RootFs.Link
+  readonly limits: ReadonlyArray<string>
 }
 
 /** Writes the root file system of an image of the store to a new folder, or as a tar archive. */
@@ -27,7 +30,7 @@ export const rootfs = Effect.fnUntraced(function*(flags: RootFsFlags) {
   if (file === "-") yield* sendable
   const map = owners(flags)
   const work = Effect.gen(function*() {
-    const image = yield* (yield* Graph).resolve(flags.image)
+    const image = yield* withFiles(yield* (yield* Graph).resolve(flags.image), flags.image)
     yield* (yield* Leases).hold(image.layers.flatMap(({ blob, diffId }) => [blob.digest, diffId]))
     const stored = yield* LayerStore
     const layers = yield* Effect.forEach(image.layers, Effect.fnUntraced(function*({ blob, diffId }) {
@@ -42,5 +45,5 @@ export const rootfs = Effect.fnUntraced(function*(flags: RootFsFlags) {
     const warning = unsetSentence(unset)
     if (warning !== undefined) yield* Cli.tell(`graph: ${warning}`)
   })
-  yield* work.pipe(Effect.scoped, Effect.provide(Offline.layer.pipe(Layer.provideMerge(Towline.layerStore({ store: flags.store })), Layer.provideMerge(Workers.layer))))
+  yield* work.pipe(Effect.scoped, Effect.provide(Offline.layer.pipe(Layer.provideMerge(Towline.layerStore({ store: flags.store })), Layer.provideMerge(Layer.merge(Workers.layer, Limits.settings(flags.limits))))))
 })

@@ -13,7 +13,7 @@ const codeOfTag: Readonly<Record<string, number>> = {
   NetworkError: exitCodes.network,
   AnswerRefused: exitCodes.refused, ManifestRefused: exitCodes.refused, VerifyError: exitCodes.refused, LayerRefused: exitCodes.refused,
   Blocked: exitCodes.refused, BlobDamaged: exitCodes.refused,
-  ArchiveRefused: exitCodes.refused, Schema1Refused: exitCodes.refused, ImageRefused: exitCodes.refused, InvalidV1Image: exitCodes.refused,
+  ArchiveRefused: exitCodes.refused, Schema1Refused: exitCodes.refused, ImageRefused: exitCodes.refused, NoFileSystem: exitCodes.refused, InvalidV1Image: exitCodes.refused,
   ArchiveUnreadable: exitCodes.local, StoreError: exitCodes.local, OutputError: exitCodes.local
 }
 

@@ -16,7 +16,7 @@ export interface SaveFlags extends NetworkFlags {
   readonly names: ReadonlyArray<string>
   readonly store: string
   readonly output: Option.Option<string>
-  readonly format: Save.Format | "docker-1.9"
+  readonly format: Option.Option<Save.Format | "docker-1.9">
 }
 
 /** Writes images of the store as an archive, to a file or to stdout. Layers that are here unpacked alone are fetched again, and nobody is asked otherwise. */
@@ -25,10 +25,17 @@ export const save = Effect.fnUntraced(function*(flags: SaveFlags) {
   if (Option.isNone(output) && process.stdout.isTTY) {
     return yield* new Cli.UsageError({ problem: "an archive is not written to a terminal: name a file with --output, or send it on" })
   }
-  const layers = format === "docker-1.9" ? SaveOld.layers(names) : Effect.map(Save.find(names), (images) => images.flatMap(({ layers }) => layers))
+  const asked = Option.getOrUndefined(format)
+  const layers = Effect.gen(function*() {
+    if (asked === "docker-1.9") return yield* SaveOld.layers(names)
+    return (yield* Save.find(names)).flatMap((image) => [image, ...image.whole?.members ?? []]).flatMap(({ layers }) => layers)
+  })
+  const send = <E, R>(bytes: Stream.Stream<Uint8Array, E, R>) =>
+    Option.isSome(output) ? Files.write(resolve(output.value), bytes) : Stream.runForEach(bytes, Cli.send)
   const write = Effect.gen(function*() {
-    const bytes = format === "docker-1.9" ? SaveOld.stream(names) : Save.stream(yield* Save.find(names), format)
-    yield* Option.isSome(output) ? Files.write(resolve(output.value), bytes) : Stream.runForEach(bytes, Cli.send)
+    if (asked === "docker-1.9") return yield* send(SaveOld.stream(names))
+    const found = yield* Save.find(names)
+    return yield* send(Save.stream(found, asked ?? (found.some(({ artifact }) => artifact !== undefined) ? "oci-archive" : "docker-archive")))
   })
   const complete = yield* Effect.gen(function*() {
     if ((yield* Effect.flatMap(layers, Refetch.lacking)).length > 0) return false

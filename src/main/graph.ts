@@ -1,6 +1,7 @@
 import { Effect } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import * as Cli from "./Cli.ts"
+import { limits } from "./LimitFlags.ts"
 import * as Network from "./NetworkFlags.ts"
 import * as RootFs from "./RootFsFlags.ts"
 import { version } from "./version.ts"
@@ -111,9 +112,9 @@ const load = Command.make("load", {
   ...flags,
   file: Argument.String("file").pipe(Argument.withDescription("An archive, the folder of an OCI layout, or - for an archive on standard input")),
   platform: Flag.String("platform").pipe(
-    Flag.withDescription("os/arch[/variant] to choose of an image for several (default: this host's)"), Flag.withMetavar("OS/ARCH"), Flag.optional),
+    Flag.withDescription("os/arch[/variant] to choose of an image for several, or all for every image and artifact of an index (default: this host's)"), Flag.withMetavar("OS/ARCH"), Flag.optional),
   unpack: Flag.Boolean("unpack").pipe(Flag.withDescription("Unpack the layers into the store (default: yes)"), Flag.withDefault(true)),
-  durability: Cli.durability, progress: Cli.progress, quiet: Cli.quiet
+  limits, durability: Cli.durability, progress: Cli.progress, quiet: Cli.quiet
 }, (flags) => Effect.flatMap(Effect.promise(() => import("./LoadCommand.ts")), ({ load }) => load(flags))).pipe(
   Command.withDescription("Load the images of an archive: what docker save and podman save write, of any age, or an OCI layout; plain or compressed"),
   Command.withExamples([
@@ -126,8 +127,8 @@ const save = Command.make("save", {
   store: Cli.store, ...Network.flags, names,
   output: Flag.String("output").pipe(Flag.withAlias("o"), Flag.withDescription("The file to write (default: stdout)"), Flag.withMetavar("FILE"), Flag.optional),
   format: Flag.Literals("format", ["docker-archive", "oci-archive", "docker-1.9"]).pipe(
-    Flag.withDescription("docker-archive: what docker, podman and skopeo load, and a layout that keeps digests; oci-archive: an OCI layout alone; docker-1.9: schema1 and v1 images as Docker 1.9 saved them (default: docker-archive)"),
-    Flag.withDefault("docker-archive"))
+    Flag.withDescription("docker-archive: what docker, podman and skopeo load, and a layout that keeps digests; oci-archive: an OCI layout alone; docker-1.9: schema1 and v1 images as Docker 1.9 saved them (default: docker-archive; with artifacts oci-archive)"),
+    Flag.optional)
 }, (flags) => Effect.flatMap(Effect.promise(() => import("./SaveCommand.ts")), ({ save }) => save(flags))).pipe(
   Command.withDescription("Write images as an archive that graph load, docker load, podman load and skopeo read; layers whose compressed form was given up are fetched again"),
   Command.withExamples([
@@ -162,7 +163,7 @@ const history = Command.make("history", {
   Command.withExamples([{ command: "graph history debian:7", description: "Each step, when, and how many bytes it added" }]))
 
 const rootfs = Command.make("rootfs", {
-  store: Cli.store, image, ...RootFs.flags,
+  store: Cli.store, image, ...RootFs.flags, limits,
   target: Argument.String("target").pipe(Argument.withDescription("A new or empty folder, or tar:FILE or tar:- for one tar archive of it with all owners, devices and attributes, whoever writes it"))
 }, (flags) => Effect.flatMap(Effect.promise(() => import("./RootFsCommand.ts")), ({ rootfs }) => rootfs(flags))).pipe(
   Command.withDescription("Write an image's root file system, without a registry"),

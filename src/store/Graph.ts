@@ -37,6 +37,10 @@ export interface Registration {
   readonly manifest: Descriptor
   /** Bottom first. */
   readonly layers: ReadonlyArray<ImageLayer>
+  /** Of an artifact: what it is, and its blobs, config first. Its `config` is its manifest, `layers` are empty. */
+  readonly artifact?: { readonly type: string; readonly blobs: ReadonlyArray<Descriptor> }
+  /** Its place in the index `target`, all of whose images are stored. */
+  readonly member?: number
   /** Further blobs to keep with it: the index documents it was found through. */
   readonly also?: ReadonlyArray<Descriptor>
   /** What the reference led to (an index's digest, else the manifest's), and the platform that was asked for, as text. */
@@ -91,7 +95,7 @@ const writeImage = Effect.fnUntraced(function*({ db }: Shape, image: Registratio
   const { id } = own
   const row = {
     kind: image.kind, ...own, chain: chains.at(-1) ?? null,
-    manifest: manifest.digest, platform: image.platform, created: image.created ?? null, since
+    manifest: manifest.digest, platform: image.platform, created: image.created ?? null, since, artifact: image.artifact?.type ?? null
   }
   // An old ID is a name that anyone can claim. A config's digest is not: its image takes the name over.
   yield* db.run(old === undefined
@@ -103,7 +107,8 @@ const writeImage = Effect.fnUntraced(function*({ db }: Shape, image: Registratio
   yield* db.run(sql`INSERT INTO manifests ${sql.insert({ digest: manifest.digest, media_type: manifest.mediaType, size: manifest.size, image: id })}
     ON CONFLICT (digest) DO NOTHING`)
   const parts = [
-    { role: "manifest", position: 0, blob: manifest, diffId: null }, { role: "config", position: 0, blob: config, diffId: null },
+    { role: "manifest", position: 0, blob: manifest, diffId: null },
+    ...(image.artifact?.blobs ?? [config]).map((blob, position) => ({ role: position === 0 ? "config" : "layer", position: Math.max(0, position - 1), blob, diffId: null })),
     ...layers.map(({ blob, diffId }, position) => ({ role: "layer", position, blob, diffId })),
     ...(image.also ?? []).map((blob, position) => ({ role: "index", position, blob, diffId: null }))
   ]
@@ -121,6 +126,7 @@ const enter = Effect.fnUntraced(function*(home: Shape, image: Registration) {
   const { manifest, target, wanted, origin } = image
   for (const { digest } of [manifest, image.config, ...image.also ?? []]) yield* requireStored(home, digest, null)
   for (const { blob, diffId } of image.layers) yield* requireStored(home, blob.digest, diffId)
+  for (const { digest } of image.artifact?.blobs ?? []) yield* requireStored(home, digest, null)
   if (image.synced) {
     for (const { diffId } of image.layers) {
       yield* db.run(sql`UPDATE layers SET state = 'durable' WHERE diff_id = ${diffId} AND state = 'unsynced' AND boot = ${owner.self.boot}`)
@@ -129,6 +135,9 @@ const enter = Effect.fnUntraced(function*(home: Shape, image: Registration) {
   const id = yield* writeImage(home, image)
   yield* db.run(sql`INSERT INTO resolutions ${sql.insert({ target, wanted, manifest: manifest.digest })}
     ON CONFLICT (target, wanted) DO UPDATE SET manifest = excluded.manifest`)
+  if (image.member !== undefined) {
+    yield* db.run(sql`INSERT INTO members ${sql.insert({ target, position: image.member, manifest: manifest.digest })} ON CONFLICT DO NOTHING`)
+  }
   if (origin !== undefined) {
     const at = yield* Clock.currentTimeMillis
     yield* db.run(sql`INSERT INTO origins ${sql.insert({ digest: manifest.digest, ...origin, at })}
@@ -150,6 +159,8 @@ const make = Effect.gen(function*() {
     register: (registration: Registration) => register(home, registration),
     find: (target: Digest.Digest, wanted: string) => Images.find(home, target, wanted),
     byManifest: (manifest: Digest.Digest) => Images.byManifest(home, manifest),
+    members: (target: Digest.Digest) => Images.members(home, target),
+    targetOf: (tag: TagName) => Images.targetOf(home, tag),
     resolve: (text: string) => Images.resolve(home, text),
     registerAll: (registrations: ReadonlyArray<Registration>) =>
       home.db.transaction(Effect.forEach(registrations, (registration) => enter(home, registration), { discard: true })),
@@ -177,6 +188,10 @@ export class Graph extends Context.Service<Graph, {
   readonly find: (target: Digest.Digest, wanted: string) => Effect.Effect<Option.Option<Image>, StoreError>
   /** The image registered with this manifest. */
   readonly byManifest: (manifest: Digest.Digest) => Effect.Effect<Option.Option<Image>, StoreError>
+  /** The images of an index that was stored whole, as far as they are still there, in its order; else none. */
+  readonly members: (target: Digest.Digest) => Effect.Effect<ReadonlyArray<Image>, StoreError>
+  /** What a tag led to when it was set: an index, or its image's manifest. */
+  readonly targetOf: (tag: TagName) => Effect.Effect<Digest.Digest | undefined, StoreError>
   /** Finds by `name:tag`, `name@digest`, image id, manifest or index digest, or a unique prefix of an id. */
   readonly resolve: (text: string) => Effect.Effect<Image, StoreError | ImageNotFound | AmbiguousName>
   /** Adds several in one transaction, in this order. */

@@ -50,6 +50,8 @@ export interface Image {
   readonly chain: Digest.Digest | undefined
   /** Bottom first. */
   readonly layers: ReadonlyArray<ImageLayer>
+  /** Of an artifact, which has no layers: what it is, and its blobs after the config. */
+  readonly artifact: { readonly type: string; readonly blobs: ReadonlyArray<Descriptor> } | undefined
   /** Names it has now. */
   readonly tags: ReadonlyArray<TagName>
   /** Blobs it needs that are gone (a layer's counts only if the layer is not unpacked either): empty for a complete image. */
@@ -58,7 +60,7 @@ export interface Image {
 
 const ImageRow = Schema.Struct({
   id: Schema.String, kind: Kind, platform: Schema.String, created: Schema.NullOr(Schema.String), chain: Schema.NullOr(Digest.Digest),
-  media_type: Schema.String, size: Schema.Int
+  media_type: Schema.String, size: Schema.Int, artifact: Schema.NullOr(Schema.String)
 })
 const PartRow = Schema.Struct({
   role: Schema.Literals(["manifest", "config", "layer", "index"]), digest: Digest.Digest, media_type: Schema.String, size: Schema.Int,
@@ -67,6 +69,7 @@ const PartRow = Schema.Struct({
 const TagRow = Schema.Struct({ name: Schema.String, reference: Schema.String })
 const Bytes = Schema.Struct({ config: Schema.Uint8Array })
 const Found = Schema.Struct({ id: Schema.String, manifest: Digest.Digest })
+const Target = Schema.Struct({ target: Digest.Digest })
 const Chosen = Schema.Struct({ manifest: Digest.Digest })
 
 type Part = typeof PartRow.Type
@@ -85,7 +88,7 @@ const isGone = (root: string, part: Part) =>
 export const byManifest = Effect.fn("Graph.byManifest")(function*(home: Shape, manifest: Digest.Digest): Effect.fn.Return<Option.Option<Image>, StoreError> {
   const { root, db } = home
   const { sql } = db
-  const [row] = yield* db.rows(ImageRow, sql`SELECT i.id, i.kind, i.platform, i.created, i.chain, m.media_type, m.size
+  const [row] = yield* db.rows(ImageRow, sql`SELECT i.id, i.kind, i.platform, i.created, i.chain, i.artifact, m.media_type, m.size
     FROM manifests m JOIN images i ON i.id = m.image WHERE m.digest = ${manifest}`)
   if (row === undefined) return Option.none()
   const parts = yield* db.rows(PartRow, sql`SELECT p.role, p.digest, p.media_type, p.size, p.diff_id, b.size AS stored, l.diff_id IS NOT NULL AS unpacked
@@ -100,9 +103,22 @@ export const byManifest = Effect.fn("Graph.byManifest")(function*(home: Shape, m
     id: row.id, kind: row.kind, config: descriptorOf(config), platform: row.platform, created: row.created ?? undefined,
     manifest: new Descriptor({ mediaType: row.media_type, digest: manifest, size: row.size }), chain: row.chain ?? undefined,
     layers: parts.flatMap((part) => part.diff_id === null ? [] : [{ blob: descriptorOf(part), diffId: part.diff_id }]),
+    artifact: row.artifact === null ? undefined : { type: row.artifact, blobs: parts.filter(({ role }) => role === "layer").map(descriptorOf) },
     tags: yield* tagsOf(home, row.id),
     missing: missing.map(({ digest }) => digest)
   })
+})
+
+/** The images of an index that was stored whole. */
+export const members = Effect.fn("Graph.members")(function*(home: Shape, target: Digest.Digest) {
+  const rows = yield* home.db.rows(Chosen, home.db.sql`SELECT manifest FROM members WHERE target = ${target} ORDER BY position`)
+  return (yield* Effect.forEach(rows, ({ manifest }) => byManifest(home, manifest))).flatMap((image) => Option.isSome(image) ? [image.value] : [])
+})
+
+/** What a tag led to. */
+export const targetOf = Effect.fnUntraced(function*({ db }: Shape, { name, reference }: TagName) {
+  const [row] = yield* db.rows(Target, db.sql`SELECT target FROM tags WHERE name = ${name} AND reference = ${reference}`)
+  return row?.target
 })
 
 /** The image that was chosen for the platform `wanted` out of `target`. */

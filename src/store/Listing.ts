@@ -33,6 +33,10 @@ export interface Entry {
   /** What the tag led to: an index, or the manifest. */
   readonly target: Digest
   readonly platform: string
+  /** What it is, if it is an artifact. */
+  readonly artifact: string | undefined
+  /** Of a tag of an index that was stored whole: how many images and artifacts that are, this one included; else 1. */
+  readonly members: number
   readonly created: string | undefined
   readonly since: number
   /** Bytes of its blobs and unpacked layers, and of these what no other image needs, and what others need too. */
@@ -44,7 +48,8 @@ export interface Entry {
 
 const Row = Schema.Struct({
   name: Schema.NullOr(Schema.String), reference: Schema.NullOr(Schema.String), id: Schema.String, kind: Schema.String, manifest: Digest, target: Digest,
-  platform: Schema.String, created: Schema.NullOr(Schema.String), since: Schema.Int, config: Schema.NullOr(Schema.Uint8Array)
+  platform: Schema.String, artifact: Schema.NullOr(Schema.String), members: Schema.Int, created: Schema.NullOr(Schema.String), since: Schema.Int,
+  config: Schema.NullOr(Schema.Uint8Array)
 })
 const Sizes = Schema.Struct({ blobs: Schema.Int, layers: Schema.Int, unique_blobs: Schema.Int, unique_layers: Schema.Int })
 const Labels = Schema.Struct({ config: Schema.optionalKey(Schema.NullOr(Schema.Struct({ Labels: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.String))) }))) })
@@ -121,16 +126,18 @@ const list = Effect.fn("Listing.list")(function*(home: Shape, filter: Filter) {
   const tagged = sql`SELECT s.name, s.reference, s.image AS id, s.manifest, s.target, s.since FROM tags s WHERE ${wanted}`
   const nameless = sql`SELECT NULL AS name, NULL AS reference, i.id, i.manifest, i.manifest AS target, i.since FROM images i
     WHERE NOT EXISTS (SELECT 1 FROM tags WHERE image = i.id)
-      AND ${all ? sql`1` : sql`NOT EXISTS (SELECT 1 FROM images above WHERE above.parent = i.id)`}`
+      AND ${all ? sql`1` : sql`NOT EXISTS (SELECT 1 FROM images above WHERE above.parent = i.id)
+        AND NOT EXISTS (SELECT 1 FROM manifests m JOIN members x ON x.manifest = m.digest JOIN tags t ON t.target = x.target WHERE m.image = i.id)`}`
   const shown = untagged === true ? nameless : untagged === false || names.length > 0 ? tagged : sql`${tagged} UNION ALL ${nameless}`
-  const rows = yield* db.rows(Row, sql`SELECT s.*, i.kind, i.platform, i.created, ${labels.length > 0 ? sql`i.config` : sql`NULL AS config`}
+  const rows = yield* db.rows(Row, sql`SELECT s.*, i.kind, i.platform, i.artifact, i.created,
+    max(1, (SELECT count(*) FROM members x WHERE x.target = s.target AND s.name IS NOT NULL)) AS members, ${labels.length > 0 ? sql`i.config` : sql`NULL AS config`}
     FROM (${shown}) s JOIN images i ON i.id = s.id WHERE ${sql.and([sql`1`, ...asked])} ORDER BY s.name IS NULL, s.name, s.reference, s.id`)
   const found = labels.length === 0 ? rows : rows.filter(({ config }) => config !== null && fits(config, labels))
   const sizes = yield* sizesOfAll(home, new Set(found.map(({ id }) => id)))
-  return found.map(({ created, id, kind, manifest, name, platform, reference, since, target }): Entry => {
+  return found.map(({ artifact, created, id, kind, manifest, members, name, platform, reference, since, target }): Entry => {
     const { blobs, layers, shared, unique } = sizes.get(id) ?? { blobs: 0, layers: 0, unique: 0, shared: 0 }
     return {
-      name: name ?? undefined, reference: reference ?? undefined, id, kind, manifest, target, platform, created: created ?? undefined, since,
+      name: name ?? undefined, reference: reference ?? undefined, id, kind, manifest, target, platform, artifact: artifact ?? undefined, members, created: created ?? undefined, since,
       blobs, layers, unique, shared
     }
   })

@@ -102,13 +102,21 @@ const third = [
 ]
 
 /**
- * What the server called the bytes of a partial blob (a strong ETag), and the URL it was asked at: they are continued while both are
- * the same. The SHA-256 of the file `sums` beside a layer, once its files' digests are recorded (store/upkeep/Compressed.ts).
+ * etag, etag_from: what the server called the bytes of a partial blob (a strong ETag), and the URL it was asked at: they are
+ * continued while both are the same. sums: the SHA-256 of the file `sums` beside a layer, once its files' digests are recorded
+ * (store/upkeep/Compressed.ts). artifact: what an artifact is, NULL for images; its config_digest and config are its manifest's,
+ * since many have the same config. members: the images of an index that was pulled whole; they stay as long as a tag leads to it.
  */
 const fourth = [
   `ALTER TABLE ingests ADD COLUMN etag TEXT`,
   `ALTER TABLE ingests ADD COLUMN etag_from TEXT`,
-  `ALTER TABLE layers ADD COLUMN sums TEXT`
+  `ALTER TABLE layers ADD COLUMN sums TEXT`,
+  `ALTER TABLE images ADD COLUMN artifact TEXT`,
+  `CREATE TABLE members (
+    target TEXT NOT NULL, position INTEGER NOT NULL, manifest TEXT NOT NULL REFERENCES manifests ON DELETE CASCADE, PRIMARY KEY (target, manifest)
+  ) STRICT`,
+  `CREATE INDEX members_manifest ON members (manifest)`,
+  `CREATE INDEX tags_target ON tags (target)`
 ]
 
 const steps: ReadonlyArray<ReadonlyArray<string>> = [first, second, third, fourth]

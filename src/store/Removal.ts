@@ -31,6 +31,7 @@ export interface Removed {
 
 const Sized = Schema.Struct({ digest: Digest.Digest, size: Schema.Int })
 const Free = Schema.Struct({ parent: Schema.NullOr(Schema.String) })
+const Id = Schema.Struct({ id: Schema.String })
 const Chain = Schema.Struct({ chain: Schema.NullOr(Schema.String) })
 const Link = Schema.Struct({ parent: Schema.NullOr(Schema.String), diff_id: Digest.Digest })
 
@@ -112,9 +113,20 @@ export const remove = Effect.fn("Graph.remove")(function*(
     const untagged = tag === undefined ? tags : [tag]
     const children = untagged.length < tags.length ? [] : yield* Nodes.children(home, id)
     if (untagged.length === 0 && children.length > 0) return yield* new ImageInUse({ image: id, children })
+    const together = (yield* Effect.forEach(untagged, ({ name, reference }) => db.rows(Id, sql`SELECT DISTINCT m.image AS id FROM tags t
+      JOIN members x ON x.target = t.target JOIN manifests m ON m.digest = x.manifest WHERE t.name = ${name} AND t.reference = ${reference}`))).flat()
     for (const name of untagged) yield* untag(home, id, name)
     const gone: Array<Effect.Success<ReturnType<typeof dissolve>>> = []
-    let next: string | null = untagged.length < tags.length ? null : id
+    // Images of an index that was stored whole go with its last tag, as far as they have none of their own.
+    const members = new Set(together.map(({ id }) => id))
+    if (tag === undefined) members.delete(id)
+    for (const member of members) {
+      const [row] = yield* db.rows(Free, sql`SELECT parent FROM images i WHERE id = ${member} AND NOT EXISTS (SELECT 1 FROM tags WHERE image = i.id)
+        AND NOT EXISTS (SELECT 1 FROM images child WHERE child.parent = i.id)
+        AND NOT EXISTS (SELECT 1 FROM manifests m JOIN members x ON x.manifest = m.digest JOIN tags t ON t.target = x.target WHERE m.image = i.id)`)
+      if (row !== undefined) gone.push(yield* dissolve(home, member))
+    }
+    let next: string | null = untagged.length < tags.length || members.has(id) ? null : id
     // What an image of the old graph stood on goes with it, as far as it has neither a tag nor another child.
     while (next !== null) {
       const [row]: ReadonlyArray<typeof Free.Type> = yield* db.rows(Free, sql`SELECT parent FROM images i WHERE id = ${next}

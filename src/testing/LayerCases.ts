@@ -84,6 +84,7 @@ const sound: ReadonlyArray<LayerCase> = [
   made("duplicates of every type", [file("a", "1"), dir("b"), file("b/x"), symlink("c", "a"), file("a", "2"), file("b", "3"), dir("c"), file("c/y")], "a file 2", "b file 3", "c dir", "c/y file x"),
   made("links to what is replaced later", [file("a", "1"), link("b", "a"), file("a", "2"), link("c", "b")], "a file 2", "b file 1", "c file 1"),
   made("a link to a symlink", [symlink("s", "gone"), link("l", "s")], "l symlink gone", "s symlink gone"),
+  made("hard links by way of what aufs kept", [file(".wh..wh.plnk/1.2", "kept", { uid: 7 }), link("d/one", ".wh..wh.plnk/1.2"), link("two", "/.wh..wh.plnk/1.2")], "d dir", "d/one file kept", "two file kept uid=7"),
   made("whiteouts and what aufs left", [file("a/.wh.b", ""), file("a/.wh..wh..opq", ""), file(".wh..wh.plnk/1.2", ""), file(".wh..wh.aufs", ""), file(".wh..wh.orph/x", ""), file("f")], "f file x"),
   made("names that need cleaning", [file("./a//b/./c"), file("/d"), dir("e/../g/")], "a dir", "a/b dir", "a/b/c file x", "d file x", "g dir")
 ]

@@ -3,9 +3,10 @@ import { Attributes, type Metadata, recorded, settable, unknownMode } from "./At
 import type { Entry, EntrySink } from "../tar/Entry.ts"
 import { NoFolder, Refused } from "../Fault.ts"
 import * as Meta from "./Meta.ts"
+import { entersAll, ownBits } from "../tree/Mode.ts"
 import * as Name from "../tree/Name.ts"
 import type { Place } from "../tree/Root.ts"
-import { codeOf, relocate, type Syscalls } from "../Syscalls.ts"
+import { codeOf, relocate, type Syscalls, type SystemPath } from "../Syscalls.ts"
 import { create, Upper } from "./Upper.ts"
 
 /** What applying a layer made: tar entries, bytes written to files, and how many names could not be given all they have. */
@@ -30,6 +31,9 @@ const stride = 256 * 1024
 const whiteout = ".wh."
 const opaque = ".wh..wh..opq"
 const reserved = /(?:^|\/)\.wh\.\.wh\./
+/** Where aufs kept what its hard links have in common. */
+const pseudoLinks = ".wh..wh.plnk"
+const pseudoLink = /^\.wh\.\.wh\.plnk\/[^/]+$/
 const deviceKinds = { char: constants.S_IFCHR, block: constants.S_IFBLK, fifo: constants.S_IFIFO }
 
 const checkConfined = (name: Name.Name, { linkpath, path, type }: Entry): void => {
@@ -46,7 +50,7 @@ const checkConfined = (name: Name.Name, { linkpath, path, type }: Entry): void =
  * Names are relative to the folder and cannot leave it (`Root`). The last entry of a name wins: what is there is removed
  * first, except that a folder over a folder only brings its metadata. Parents without an entry are made as implied
  * folders; a parent that is not a folder (nor a symlink to one) is refused. Whiteouts concern lower layers only. A hard
- * link's target is a name from the root whose last component is not followed; if this layer has nothing there the link is
+ * link's target is a name from the root, or a file that aufs kept for its hard links (docker: pkg/archive, WhiteoutLinkDir), whose last component is not followed; if this layer has nothing there the link is
  * left to the merge. A folder's metadata is set by `finish`, until then folders are 0700: what comes before its folder's
  * own entry is in that folder. Throws `Refused` for the layer's faults, Node's errors for the host's; then `abort`.
  */
@@ -57,6 +61,7 @@ export class Apply implements EntrySink {
   private readonly stop: () => void
   private readonly attributes: Attributes
   private readonly confined: boolean
+  private readonly entersAll = entersAll()
   private entries = 0
   private bytes = 0
   private untilStop = stride
@@ -110,7 +115,7 @@ export class Apply implements EntrySink {
     if (file === undefined) return
     try {
       if (file.filled < file.entry.size) ftruncateSync(file.fd, file.entry.size)
-      this.upper.note(file.place.name, this.attributes.set(file.place.path, file.fd, file.entry, file.mode))
+      this.upper.note(file.place.name, this.give(file.place.path, file.fd, file.entry, file.mode, ownBits.file))
       this.file = undefined
       closeSync(file.fd)
     } catch (error) {
@@ -120,6 +125,8 @@ export class Apply implements EntrySink {
 
   /** Gives the folders their metadata, writes the journal and closes every handle. */
   finish(): ApplySummary {
+    const kept = this.upper.root.locate(pseudoLinks)
+    if (kept !== undefined) this.upper.clear(kept)
     for (const [name, metadata] of this.upper.folders.youngestFirst()) {
       this.stop()
       try {
@@ -150,6 +157,7 @@ export class Apply implements EntrySink {
     if (name.includes(whiteout)) {
       const last = Name.last(name)
       if (last === opaque && !reserved.test(Name.parent(name))) return this.hide(name, (folder) => this.upper.journal.addOpaque(this.upper.remember(folder)))
+      if (entry.type === "file" && pseudoLink.test(name)) return this.open(this.upper.locate(name), entry) // until `finish`
       if (reserved.test(name)) return // what aufs kept for itself
       if (last.startsWith(whiteout)) return this.whiteout(name, last.slice(whiteout.length), entry)
     }
@@ -188,10 +196,12 @@ export class Apply implements EntrySink {
 
   private link(name: Name.Name, entry: Entry): void {
     const asked = Name.clean(entry.linkpath)
-    if (reserved.test(asked) || Name.last(asked).startsWith(whiteout)) throw new Refused("its hard link target is no file", entry.path)
+    const isPseudo = pseudoLink.test(asked)
+    if (!isPseudo && (reserved.test(asked) || Name.last(asked).startsWith(whiteout))) throw new Refused("its hard link target is no file", entry.path)
     if (asked === "") throw new Refused("its hard link target is a folder", entry.path)
     const target = Name.join(this.resolveTarget(Name.parent(asked), entry), Name.last(asked))
     const found = this.upper.root.locate(target)
+    if (isPseudo && (found === undefined || lstatSync(found.path, { throwIfNoEntry: false }) === undefined)) throw new Refused("its hard link target is no file that came before it", entry.path)
     this.upper.root.pin(found?.folder)
     try {
       const place = this.upper.locate(name)
@@ -223,7 +233,7 @@ export class Apply implements EntrySink {
       throw new Refused("its hard link target was removed by this layer", entry.path)
     }
     this.upper.clear(place)
-    if (device?.device !== undefined) this.upper.journal.addUnset(place.name, device)
+    if (device?.device !== undefined) this.upper.note(place.name, device)
     else this.upper.journal.addLink(this.upper.remember(place.name), this.upper.remember(linked ?? target))
   }
 
@@ -245,7 +255,7 @@ export class Apply implements EntrySink {
       if (code !== "EPERM" && code !== "EACCES" && code !== "ENOTSUP" && code !== "EINVAL") throw error
       this.upper.clear(place)
       const xattrs = settable(entry.xattrs)
-      return this.upper.journal.addUnset(place.name, {
+      return this.upper.note(place.name, {
         uid, gid, mode, mtime: [entry.mtimeSeconds, entry.mtimeNanos], device: [type, devmajor, devminor],
         ...xattrs.length > 0 ? { xattrs: recorded(xattrs) } : {}
       })
@@ -253,12 +263,22 @@ export class Apply implements EntrySink {
     this.upper.note(place.name, this.attributes.set(place.path, undefined, entry, this.attributes.bornMode(entry, mode & 0o777)))
   }
 
+  /**
+   * As `Attributes.set`. Of an ordinary user's layer every file can be read and every folder gone through, so that nothing needs to be
+   * opened up for a while later: bits that are too many are recorded as a mode that was not set.
+   */
+  private give(path: SystemPath, fd: number, metadata: Metadata, has: number, needed: number): Meta.Unset | undefined {
+    const { mode } = metadata
+    if (this.entersAll || (mode & needed) === needed) return this.attributes.set(path, fd, metadata, has)
+    return { ...this.attributes.set(path, fd, { ...metadata, mode: mode | needed }, has), mode }
+  }
+
   private settle(name: Name.Name, metadata: Metadata): void {
     const folder = this.upper.root.enter(Name.parent(name)) ?? this.upper.root.top
     const path = name === "" ? `${folder.prefix}.` : this.upper.root.place(folder, Name.last(name)).path
     const fd = this.upper.root.withRoom(folder, () => openSync(path, inspect))
     try {
-      this.upper.note(name, this.attributes.set(path, fd, metadata, unknownMode))
+      this.upper.note(name, this.give(path, fd, metadata, unknownMode, ownBits.dir))
     } finally {
       closeSync(fd)
     }

@@ -81,10 +81,10 @@ export class Journal {
   }
 
   addUnset(path: Name, unset: Unset): void {
-    const { uid, gid, ...more } = unset
+    const { uid, gid, mode, ...more } = unset
     let shared: Unset | undefined
     if (Object.keys(more).length === 0) {
-      const key = `${uid}:${gid}`
+      const key = `${uid}:${gid}:${mode}`
       shared = this.owners.get(key)
       if (shared === undefined) this.owners.set(key, shared = unset)
     }

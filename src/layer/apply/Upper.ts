@@ -106,14 +106,21 @@ export class Upper {
 
   /** Takes the memory for a name, or refuses the layer. */
   remember(name: Name.Name): Name.Name {
-    this.memory -= name.length + 150
-    if (this.memory < 0) throw new Refused("the layer has more folders, whiteouts and links than fit into memory", Name.bytes(name))
-    return name
+    this.take(name.length + 150, name)
+    // What is kept is one string, and not parts of the longer ones that it was made of.
+    return Buffer.from(name, "latin1").toString("latin1")
+  }
+
+  private take(bytes: number, name: Name.Name): void {
+    this.memory -= bytes
+    if (this.memory < 0) throw new Refused("the layer has more folders, whiteouts, links and attributes that cannot be set here than fit into memory", Name.bytes(name))
   }
 
   /** Records what could not be set. */
   note(name: Name.Name, unset: Meta.Unset | undefined): void {
-    if (unset !== undefined) this.journal.addUnset(name, unset)
+    if (unset === undefined) return
+    if (unset.xattrs !== undefined) this.take(unset.xattrs.reduce((sum, [key, value]) => sum + 2 * value.length + key.length + 150, name.length + 150), name)
+    this.journal.addUnset(name, unset)
   }
 }
 

@@ -29,6 +29,8 @@ export interface InflateOptions {
   readonly native?: boolean
   /** The largest zstd window or xz dictionary in bytes: default, and at most, 128 MiB. */
   readonly maxWindow?: number
+  /** Told how large a window or dictionary is needed from now on, before there is one; it may wait until there is memory for it. */
+  readonly reserve?: (bytes: number) => void
 }
 
 /** The largest zstd window or xz dictionary a decoder of ours takes: 128 MiB, what `zstd -d` takes without being told otherwise, and twice what `xz -9` makes. */
@@ -108,14 +110,15 @@ class Detecting implements Inflater {
   private begin(found: Compression): void {
     this.compression = found
     const native = this.options.native ?? true
+    const reserve = this.options.reserve ?? (() => {})
     const window = Math.min(this.options.maxWindow ?? maxWindow, maxWindow)
     switch (found) {
       case "none": return
       case "gzip": return void (this.decoder = decoderOf(found, this.sink, native))
       case "bzip2": return void (this.decoder = new Bzip2Decoder(this.sink))
-      case "xz": return void (this.decoder = new XzDecoder(this.sink, window))
+      case "xz": return void (this.decoder = new XzDecoder(this.sink, window, reserve))
       case "zstd": {
-        const frames = this.frames = new ZstdFrames(window)
+        const frames = this.frames = new ZstdFrames(window, reserve)
         this.decoder = decoderOf(found, (bytes) => {
           frames.count(bytes.byteLength)
           this.sink(bytes)

@@ -20,7 +20,7 @@ const literals = 1847
 const tableSize = literals + (0x300 << 4)
 /** Bytes below which a dictionary is not made, so that the sink gets more at a time; and those from which it has its whole size. */
 const smallest = 1 << 16
-const middling = 1 << 23
+const middling = 1 << 20
 
 /**
  * Decodes the LZMA of LZMA2 chunks into a dictionary, which the sink sees as it is filled. A chunk comes whole (64 KiB at
@@ -28,7 +28,7 @@ const middling = 1 << 23
  */
 export class Lzma {
   private readonly sink: Sink
-  private ring: Uint8Array
+  private ring: Uint8Array<ArrayBuffer>
   private readonly size: number
   private readonly window: number
   private pos = 0
@@ -52,6 +52,12 @@ export class Lzma {
     this.size = Math.max(window, smallest)
     this.ring = new Uint8Array(smallest)
     this.sink = sink
+  }
+
+  /** Gives the dictionary's memory back now, and not when it is collected: another thread may wait for it. */
+  close(): void {
+    this.ring.buffer.transfer(0)
+    this.ring = new Uint8Array(0)
   }
 
   /** Forgets what came before. */
@@ -110,6 +116,7 @@ export class Lzma {
     if (wanted < this.ring.byteLength || this.ring.byteLength === this.size) return
     const larger = new Uint8Array(wanted > middling ? this.size : Math.min(this.size, Math.max(wanted + 1, this.ring.byteLength * 2)))
     larger.set(this.ring.subarray(0, this.pos))
+    this.close()
     this.ring = larger
   }
 

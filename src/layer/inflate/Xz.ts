@@ -3,6 +3,7 @@ import { createHash, type Hash } from "node:crypto"
 import { crc32 } from "node:zlib"
 import type { Decoder, Sink } from "./Decoder.ts"
 import { Refused } from "../Fault.ts"
+import { defaultLimits } from "../Limits.ts"
 import { Gather } from "./Gather.ts"
 import { damaged, Lzma } from "./Lzma.ts"
 import { type XzCheck, xzCheck } from "./XzCheck.ts"
@@ -21,6 +22,7 @@ const storedPiece = 1 << 16
 export class XzDecoder implements Decoder {
   private readonly sink: Sink
   private readonly maxWindow: number
+  private readonly reserve: (bytes: number) => void
   private readonly input = new Gather()
   private state: State = "start"
   private flags: Uint8Array = new Uint8Array(2)
@@ -48,13 +50,14 @@ export class XzDecoder implements Decoder {
   private indexSize = 0
   private indexCrc = 0
 
-  constructor(sink: Sink, maxWindow: number) {
+  constructor(sink: Sink, maxWindow: number, reserve: (bytes: number) => void) {
     this.sink = (bytes) => {
       this.size += bytes.byteLength
       this.check.update(bytes)
       sink(bytes)
     }
     this.maxWindow = maxWindow
+    this.reserve = reserve
   }
 
   write(bytes: Uint8Array): void {
@@ -66,7 +69,10 @@ export class XzDecoder implements Decoder {
     if (this.state !== "between" || this.input.have > 0) throw new Refused("the xz stream is truncated")
   }
 
-  close(): void { this.lzma = undefined }
+  close(): void {
+    this.lzma?.close()
+    this.lzma = undefined
+  }
 
   /** Reads one piece of the format; false if it has not all come. */
   private step(): boolean {
@@ -139,8 +145,10 @@ export class XzDecoder implements Decoder {
     const exponent = fields.byte()
     if (exponent > 40 || fields.rest.some((byte) => byte !== 0)) throw damaged()
     const window = exponent === 40 ? 2 ** 32 - 1 : (2 | (exponent & 1)) * 2 ** ((exponent >> 1) + 11)
-    if (window > this.maxWindow) throw new Refused(`the xz stream needs a dictionary of ${window} bytes, the limit is ${this.maxWindow}`)
-    if (this.lzma === undefined || this.window !== window) this.lzma = new Lzma(window, this.sink)
+    if (window > this.maxWindow) throw new Refused(`the xz stream needs a dictionary of ${window} bytes, the limit is ${this.maxWindow}`, undefined, this.maxWindow < defaultLimits.window ? "window" : undefined)
+    if (this.window !== window) this.close()
+    this.reserve(window)
+    this.lzma ??= new Lzma(window, this.sink)
     this.window = window
     this.headerSize = bytes.byteLength
     this.compressed = this.size = 0

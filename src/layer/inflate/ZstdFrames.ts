@@ -1,4 +1,5 @@
 import { Refused } from "../Fault.ts"
+import { defaultLimits } from "../Limits.ts"
 
 /**
  * Walks the frames of a zstd stream (RFC 8878, section 3) without decoding them: cuts chunks into runs that never go past
@@ -9,6 +10,7 @@ import { Refused } from "../Fault.ts"
  */
 export class ZstdFrames {
   private readonly maxWindow: number
+  private readonly reserve: (bytes: number) => void
   private state: "magic" | "skippable" | "descriptor" | "header" | "block" | "body" = "magic"
   /** The field being read, little-endian: its bytes so far, and how many of how many they are. */
   private readonly field = new Uint8Array(14)
@@ -24,8 +26,10 @@ export class ZstdFrames {
   private chunk: Uint8Array = new Uint8Array(0)
   private at = 0
 
-  constructor(maxWindow: number) {
+  /** `reserve` is told the window of each frame before it is decoded. */
+  constructor(maxWindow: number, reserve: (bytes: number) => void) {
     this.maxWindow = maxWindow
+    this.reserve = reserve
   }
 
   /** Gives the next chunk; call `next` until it has no more. */
@@ -137,7 +141,8 @@ export class ZstdFrames {
     const bytes = contentSizeBytes(descriptor)
     this.contentSize = bytes === 0 ? undefined : this.number(sizeAt, bytes) + (bytes === 2 ? 256 : 0)
     const window = single ? this.contentSize ?? 0 : base + base / 8 * (byte & 7)
-    if (window > this.maxWindow) throw new Refused(`the zstd stream needs a window of ${window} bytes, the limit is ${this.maxWindow}`)
+    if (window > this.maxWindow) throw new Refused(`the zstd stream needs a window of ${window} bytes, the limit is ${this.maxWindow}`, undefined, this.maxWindow < defaultLimits.window ? "window" : undefined)
+    this.reserve(window)
   }
 
   /** A block, or the checksum after the last one, is over. */

@@ -2,11 +2,11 @@ import { closeSync, constants, fstatSync, lchownSync, lstatSync, mkdirSync, open
 import { Attributes, type Metadata, unknownMode } from "../apply/Attributes.ts"
 import { metadataOf, xattrsOf } from "./Copy.ts"
 import { Refused } from "../Fault.ts"
-import { entersAll, list } from "./LayerSource.ts"
+import { list } from "./LayerSource.ts"
 import { NameTree } from "./NameTree.ts"
 import { mapped, type OwnerMap } from "./Owners.ts"
 import type { Unset, UnsetCounts } from "../apply/Meta.ts"
-import { chmodItself } from "../tree/Mode.ts"
+import { chmodItself, entersAll } from "../tree/Mode.ts"
 import * as Name from "../tree/Name.ts"
 import { handleFlags } from "../tree/Handles.ts"
 import { removeTree } from "../tree/Remove.ts"
@@ -52,7 +52,8 @@ export class Assembly {
   readonly folders = new NameTree<Metadata>()
   /** Devices that could not be made, and with `recorded` all that is not on disk. */
   readonly records = new NameTree<Unset>()
-  private readonly implied: Metadata
+  /** What a folder is that no layer describes: root's, as far as this process can make it so, or need not. */
+  readonly implied: Metadata
   private readonly privileged = process.geteuid?.() === 0
   private readonly unset = { owners: 0, devices: 0, xattrs: 0, times: 0 }
   private names = 0
@@ -66,7 +67,8 @@ export class Assembly {
     try {
       const { dev, uid, gid } = lstatSync(path, { bigint: true })
       this.device = dev
-      this.implied = { mode: 0o755, uid: Number(uid), gid: Number(gid), mtimeSeconds: 0, mtimeNanos: 0, xattrs: [] }
+      const [own, group] = options.recorded === true ? [0, 0] : [Number(uid), Number(gid)]
+      this.implied = { mode: 0o755, uid: own, gid: group, mtimeSeconds: 0, mtimeNanos: 0, xattrs: [] }
       mkdirSync(options.hold, { mode: 0o700, recursive: true })
       this.held = openSync(options.hold, handleFlags)
     } catch (error) {
@@ -125,13 +127,6 @@ export class Assembly {
   /** As `declare`, for the root. */
   declareRoot(metadata: Metadata): void {
     this.folders.set("", metadata)
-  }
-
-  /** The folder `name` gets back its mode, which was in the way, in the end. */
-  lock(name: Name.Name, mode: number): void {
-    this.at = name
-    const folder = this.entered(name)
-    this.folders.set(folder.name, { ...this.keep(folder), mode })
   }
 
   /** The folder `name`, made here, has all its children: it gets its metadata, at once if that is not in the way. */

@@ -116,16 +116,6 @@ export class Copier {
   }
 
   private file(from: Source, to: SystemPath): Unset | undefined {
-    const locked = !this.privileged && (from.stats.mode & 0o400n) === 0n
-    if (locked) chmodItself(from.path, Number(from.stats.mode) & 0o7777 | 0o400)
-    try {
-      return this.readable(from, to)
-    } finally {
-      if (locked) chmodItself(from.path, Number(from.stats.mode) & 0o7777)
-    }
-  }
-
-  private readable(from: Source, to: SystemPath): Unset | undefined {
     const metadata = metadataOf(from, this.syscalls)
     const source = openSync(from.path, read)
     try {

@@ -4,7 +4,6 @@ import { type Metadata, settable } from "../apply/Attributes.ts"
 import type { DeviceType } from "../apply/Meta.ts"
 import type { EntryType } from "../tar/Entry.ts"
 import { type Outgoing, TarOutput } from "../tar/TarOutput.ts"
-import { chmodItself } from "../tree/Mode.ts"
 import * as Name from "../tree/Name.ts"
 import type { Place } from "../tree/Root.ts"
 import type { Syscalls } from "../Syscalls.ts"
@@ -115,22 +114,16 @@ class Flat {
   }
 
   private file(place: Place, stats: BigIntStats, metadata: Metadata): void {
-    const locked = !this.from.entersAll && (stats.mode & 0o400n) === 0n
-    if (locked) chmodItself(place.path, Number(stats.mode) & 0o7777 | 0o400)
+    const fd = openSync(place.path, constants.O_RDONLY | constants.O_NOFOLLOW)
     try {
-      const fd = openSync(place.path, constants.O_RDONLY | constants.O_NOFOLLOW)
-      try {
-        const size = Number(stats.size)
-        const holes = size >= sparseFrom && stats.blocks * 512n + BigInt(sparseFrom) / 2n < stats.size
-        const segments = holes ? this.dataOf(fd, size) : undefined
-        this.entry("file", place.name, place.name, metadata, { size, segments })
-        for (const [offset, length] of segments ?? [[0, size]]) this.content(fd, offset, length)
-        this.tar.pad()
-      } finally {
-        closeSync(fd)
-      }
+      const size = Number(stats.size)
+      const holes = size >= sparseFrom && stats.blocks * 512n + BigInt(sparseFrom) / 2n < stats.size
+      const segments = holes ? this.dataOf(fd, size) : undefined
+      this.entry("file", place.name, place.name, metadata, { size, segments })
+      for (const [offset, length] of segments ?? [[0, size]]) this.content(fd, offset, length)
+      this.tar.pad()
     } finally {
-      if (locked) chmodItself(place.path, Number(stats.mode) & 0o7777)
+      closeSync(fd)
     }
   }
 

@@ -1,10 +1,9 @@
-import { lstatSync, readdirSync, readFileSync } from "node:fs"
+import { lstatSync, readdirSync } from "node:fs"
 import type { Metadata } from "../apply/Attributes.ts"
 import { metadataOf } from "./Copy.ts"
 import { Refused } from "../Fault.ts"
 import * as Meta from "../apply/Meta.ts"
 import * as Name from "../tree/Name.ts"
-import { chmodItself } from "../tree/Mode.ts"
 import { type Folder, type Place, Root } from "../tree/Root.ts"
 import type { Syscalls } from "../Syscalls.ts"
 
@@ -26,49 +25,28 @@ export interface Hidden {
   readonly opaque: boolean
 }
 
-/** How to open a layer: `move` if it may be taken apart, `entersAll` as the function of that name says. */
-export interface LayerSourceOptions {
-  readonly move: boolean
-  readonly entersAll: boolean
-  readonly stop: () => void
-}
-
-const dacOverride = 2n
-
-/** Whether no folder's mode is in this process's way (Linux: the capability CAP_DAC_OVERRIDE). */
-export const entersAll = (): boolean => {
-  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync("/proc/self/status", "latin1"))?.[1]
-  return (BigInt(`0x${effective ?? "0"}`) & dacOverride) !== 0n
-}
-
 /** The names in a folder, in the order of their bytes. */
 export const list = (folder: Folder): ReadonlyArray<ListedName> =>
   readdirSync(`${folder.prefix}.`, { encoding: "buffer", withFileTypes: true })
     .map((entry) => ({ segment: entry.name.toString("latin1"), isFolder: entry.isDirectory() }))
     .sort((a, b) => a.segment < b.segment ? -1 : 1)
 
-/**
- * An unpacked layer to take from: its files and the records beside them (`Meta.ts`). Folders that an ordinary user may not
- * enter, list or write are 0700 while it is open, and again what they were once it is closed, unless it is moved.
- */
+/** An unpacked layer to take from: its files and the records beside them (`Meta.ts`). Nothing of it is changed here. */
 export class LayerSource {
   readonly root: Root
   readonly move: boolean
   readonly links: Array<LinkRecord> = []
   /** What of the layers below is hidden, from the root down: what a folder takes along, nothing in it leads to any more. */
   readonly hidden: ReadonlyArray<Hidden>
-  /** The modes of the folders that were opened up, each after the one it is in. */
-  readonly locked = new Map<Name.Name, number>()
   private readonly meta: string
   private readonly implied = new Set<Name.Name>()
 
-  constructor(folder: string, options: LayerSourceOptions) {
+  /** `move`: it may be taken apart. */
+  constructor(folder: string, options: { readonly move: boolean }) {
     this.meta = `${folder}/meta`
     this.move = options.move
-    if (!options.entersAll) this.unlock("", `${folder}/fs`)
     this.root = new Root(`${folder}/fs`, { capacity: 64 })
     try {
-      if (!options.entersAll) this.unlockAll(options.stop)
       const hidden: Array<Hidden> = []
       for (const record of Meta.read(this.meta)) {
         if (record.t === "whiteout" || record.t === "opaque") hidden.push({ path: record.path, opaque: record.t === "opaque" })
@@ -121,40 +99,12 @@ export class LayerSource {
   /** What the folder `name` carries. */
   metadata(name: Name.Name, syscalls: Syscalls): Metadata {
     const path = `${this.folder(name).prefix}.`
-    const metadata = metadataOf({ path, stats: lstatSync(path, { bigint: true }) }, syscalls)
-    const mode = this.locked.get(name)
-    return mode === undefined ? metadata : { ...metadata, mode }
+    return metadataOf({ path, stats: lstatSync(path, { bigint: true }) }, syscalls)
   }
 
   /** Closes its handles. May be called again. */
   close(): void {
-    if (!this.move) {
-      for (const [name, mode] of [...this.locked].reverse()) {
-        chmodItself(name === "" ? this.root.path : this.place(Name.parent(name), Name.last(name)).path, mode)
-      }
-    }
-    this.locked.clear()
     this.root.close()
-  }
-
-  private unlock(name: Name.Name, path: Place["path"]): void {
-    const mode = lstatSync(path).mode & 0o7777
-    if ((mode & 0o700) === 0o700) return
-    chmodItself(path, mode | 0o700)
-    this.locked.set(name, mode)
-  }
-
-  private unlockAll(stop: () => void): void {
-    const names = [""]
-    for (let name = names.pop(); name !== undefined; name = names.pop()) {
-      const folders = list(this.folder(name)).filter(({ isFolder }) => isFolder)
-      for (const { segment } of folders) {
-        stop()
-        const place = this.place(name, segment)
-        this.unlock(place.name, place.path)
-        names.push(place.name)
-      }
-    }
   }
 }
 

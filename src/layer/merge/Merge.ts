@@ -53,7 +53,7 @@ export const merge = (root: string, layers: ReadonlyArray<MergeLayer>, options: 
   try {
     for (const { folder, move } of layers) {
       const near = lstatSync(`${folder}/fs`, { bigint: true }).dev === assembly.device
-      const layer = new LayerSource(folder, { move: move && near, entersAll: assembly.entersAll, stop })
+      const layer = new LayerSource(folder, { move: move && near })
       try {
         if (!near && link === "hardlink") throw systemError(system.errno.EXDEV, "link", root)
         new Changeset(assembly, layer, { link: near ? link : "copy", syscalls, stop }).apply()
@@ -121,7 +121,6 @@ class Changeset {
       const from = target ?? this.hold(link, true)
       if (from !== undefined) this.put(link.path, from)
     }
-    if (layer.move) for (const [path, mode] of layer.locked) into.lock(path, mode)
     for (const { path, ...unset } of layer.unset()) into.restore(path, unset, this.shared)
   }
 
@@ -244,7 +243,7 @@ class Changeset {
     if (layer.move) renameSync(from.path, to.path)
     else if (isFolder) {
       mkdirSync(to.path, 0o700)
-      return this.frame(from.name, to.name, { kept: true, fill: layer.metadata(from.name, this.syscalls) })
+      return this.frame(from.name, to.name, { kept: true, fill: layer.isImplied(from.name) ? into.implied : layer.metadata(from.name, this.syscalls) })
     } else if (!this.shared || !linked(from.path, to.path)) into.count(this.copier.copy({ path: from.path, stats: lstatSync(from.path, { bigint: true }) }, to.path))
     return undefined
   }

@@ -1,7 +1,7 @@
 import { Buffer } from "node:buffer"
 import type { EntryType } from "./Entry.ts"
 import { Refused } from "../Fault.ts"
-import type { Limits } from "../Limits.ts"
+import { defaultLimits, type Limits } from "../Limits.ts"
 import { Pax, type Xattr } from "./Pax.ts"
 import { fields, type TarHeader } from "./TarHeader.ts"
 
@@ -86,8 +86,8 @@ export const draft = (header: TarHeader, { local, global, longName, longLink }: 
 /** A name or link target of `entry` is not empty, and not longer or deeper than the limits. */
 export const checkName = (name: Buffer, what: "name" | "link target", limits: Pick<Limits, "path" | "depth">, entry: Buffer): void => {
   if (name.byteLength === 0) throw new Refused(`its ${what} is empty`, entry)
-  if (name.byteLength > limits.path) throw new Refused(`its ${what} is longer than ${limits.path} bytes`, entry)
-  if (name.byteLength >= limits.depth * 2 && depthOf(name) > limits.depth) throw new Refused(`its ${what} is more than ${limits.depth} names deep`, entry)
+  if (name.byteLength > limits.path) throw new Refused(`its ${what} is longer than ${limits.path} bytes`, entry, limits.path < defaultLimits.path ? "path" : undefined)
+  if (name.byteLength >= limits.depth * 2 && depthOf(name) > limits.depth) throw new Refused(`its ${what} is more than ${limits.depth} names deep`, entry, limits.depth < defaultLimits.depth ? "depth" : undefined)
 }
 
 /** The names in a path; `.` and `..` count as they are written. */

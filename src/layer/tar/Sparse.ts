@@ -80,5 +80,5 @@ export class MapReader {
     this.digits = 0
   }
 
-  private giant(): Refused { return new Refused(`its sparse map is larger than ${this.limit} bytes`, this.entry) }
+  private giant(): Refused { return new Refused(`its sparse map is larger than ${this.limit} bytes`, this.entry, "record") }
 }

@@ -2,7 +2,7 @@ import { Buffer } from "node:buffer"
 import { checkName, type Draft, draft, Extensions, natural } from "./Draft.ts"
 import type { EntrySink } from "./Entry.ts"
 import { Refused } from "../Fault.ts"
-import { defaultLimits, type Limits } from "../Limits.ts"
+import { defaultLimits, type LimitName, type Limits } from "../Limits.ts"
 import * as Pax from "./Pax.ts"
 import * as Sparse from "./Sparse.ts"
 import { blockSize, TarHeader } from "./TarHeader.ts"
@@ -147,7 +147,7 @@ export class TarReader {
     const records = this.extensions.local?.sparse
     this.extensions.clear()
     this.name = begun.path
-    if (++this.entries > this.limits.entries) throw this.refuse(`the archive has more than ${this.limits.entries} entries`)
+    if (++this.entries > this.limits.entries) throw this.refuse(`the archive has more than ${this.limits.entries} entries`, "entries")
     this.left = begun.stored
     this.padding = paddingOf(begun.stored)
     if (header.type === 0x53) this.beginOldSparse(begun, records)
@@ -218,7 +218,7 @@ export class TarReader {
     this.name = this.extensions.longName ?? this.extensions.local?.path ?? header.name()
     if (type === globalType) this.noOrphan()
     const size = natural(header, "size", this.name)
-    if (size > this.limits.record) throw this.refuse(`its extension header is larger than ${this.limits.record} bytes`)
+    if (size > this.limits.record) throw this.refuse(`its extension header is larger than ${this.limits.record} bytes`, "record")
     this.recordType = type
     this.left = size
     this.padding = paddingOf(size)
@@ -282,7 +282,7 @@ export class TarReader {
     const { draft, header, limits } = this
     if (draft?.pairs === undefined) throw new Error("an extension block without its header")
     Sparse.oldPairs(header, 0, 21, draft.pairs)
-    if (draft.pairs.length * 12 > limits.record) throw this.refuse(`its sparse map is larger than ${limits.record} bytes`)
+    if (draft.pairs.length * 12 > limits.record) throw this.refuse(`its sparse map is larger than ${limits.record} bytes`, "record")
     if (header.bytes[504] === 0) this.begin(draft)
   }
 
@@ -318,8 +318,8 @@ export class TarReader {
 
   /** Refuses a stream that is, or must become, larger than the limit. */
   private checkTotal(ahead: number): void {
-    if (this.position + this.claimed + ahead > this.limits.bytes) throw this.refuse(`the archive is, or claims to be, larger than ${this.limits.bytes} bytes`)
+    if (this.position + this.claimed + ahead > this.limits.bytes) throw this.refuse(`the archive is, or claims to be, larger than ${this.limits.bytes} bytes`, "size")
   }
 
-  private refuse(rule: string): Refused { return new Refused(rule, this.name.byteLength === 0 ? undefined : this.name) }
+  private refuse(rule: string, limit?: LimitName): Refused { return new Refused(rule, this.name.byteLength === 0 ? undefined : this.name, limit) }
 }

@@ -1,9 +1,12 @@
 import { readSync } from "node:fs"
 import { Refused } from "../Fault.ts"
+import { noLimits } from "../Limits.ts"
 import { inflater } from "../inflate/Inflate.ts"
 import { TarReader } from "../tar/Tar.ts"
 
 const pieceSize = 256 * 1024
+/** A piece of a hole: sparse files may claim a lot. */
+const hole = new Uint8Array(pieceSize)
 
 /** The bytes of one file in a layer's blob, read piece by piece; nothing is unpacked. */
 export class Extract {
@@ -22,7 +25,7 @@ export class Extract {
     this.fd = fd
     this.size = size
     const zeros = (count: number) => {
-      for (let left = count; left > 0; left -= pieceSize) this.chunks.push(new Uint8Array(Math.min(left, pieceSize)))
+      for (let left = count; left > 0; left -= pieceSize) this.chunks.push(left < pieceSize ? hole.subarray(0, left) : hole)
     }
     const tar = new TarReader({
       entry: () => { this.seen++ },
@@ -37,7 +40,7 @@ export class Extract {
         zeros(length - this.filled)
         this.done = true
       }
-    })
+    }, noLimits)
     this.inflate = inflater((bytes) => { if (!this.done) tar.write(bytes) }, { native })
   }
 

@@ -49,6 +49,8 @@ export interface HeldLink {
 
 const whiteout = ".wh."
 const reserved = /(?:^|\/)\.wh\.\.wh\./
+/** Where aufs kept what its hard links have in common. */
+const pseudoLink = /^\.wh\.\.wh\.plnk\/[^/]+$/
 const maxHops = 40
 const zeros = Buffer.alloc(64 * 1024)
 
@@ -68,6 +70,7 @@ export class View implements EntrySink {
   private layer = -1
   private count = 0
   private file: { readonly leaf: Leaf; readonly hash: Hash | undefined; filled: number } | undefined
+  private readonly kept = new Map<string, Leaf>()
   /** Hard links whose target has not come yet. */
   private pending: Array<{ readonly name: Name.Name; readonly target: Name.Name; readonly path: Buffer }> = []
 
@@ -78,6 +81,7 @@ export class View implements EntrySink {
   /** The next layer's entries come. */
   begin(): void {
     this.layer++
+    this.kept.clear()
     this.count = 0
   }
 
@@ -91,6 +95,7 @@ export class View implements EntrySink {
     }
     if (name.includes(whiteout)) {
       const last = Name.last(name)
+      if (entry.type === "file" && pseudoLink.test(name)) return this.keep(Name.last(name), entry)
       if (reserved.test(name) && !(last === ".wh..wh..opq" && !reserved.test(Name.parent(name)))) return
       if (last.startsWith(whiteout)) return this.whiteout(Name.parent(name), last)
     }
@@ -193,8 +198,17 @@ export class View implements EntrySink {
     }
   }
 
+  /** What aufs kept for hard links of this layer. */
+  private keep(segment: string, entry: Entry): void {
+    const leaf = this.facts(entry)
+    this.kept.set(segment, leaf)
+    this.file = { leaf, hash: this.hashing ? createHash("sha256") : undefined, filled: 0 }
+  }
+
   private link(name: Name.Name, entry: Entry): void {
     const asked = Name.clean(entry.linkpath)
+    const kept = pseudoLink.test(asked) ? this.kept.get(Name.last(asked)) : undefined
+    if (kept !== undefined) return void this.folder(Name.parent(name), entry.path).children.set(Name.last(name), { node: kept, by: this.layer })
     const folder = this.find(Name.parent(asked))
     const node = isFolder(folder) ? folder.children.get(Name.last(asked))?.node : undefined
     if (node !== undefined && !isFolder(node)) {

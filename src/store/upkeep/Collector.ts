@@ -160,6 +160,7 @@ const Here = Schema.Struct({ here: Schema.Int })
 const isFree = Effect.fnUntraced(function*({ db }: Shape, id: string) {
   const [row] = yield* db.rows(Here, db.sql`SELECT EXISTS (SELECT 1 FROM images WHERE id = ${id})
     AND NOT EXISTS (SELECT 1 FROM tags WHERE image = ${id}) AND NOT EXISTS (SELECT 1 FROM images WHERE parent = ${id})
+    AND NOT EXISTS (SELECT 1 FROM manifests m JOIN members x ON x.manifest = m.digest JOIN tags t ON t.target = x.target WHERE m.image = ${id})
     AND NOT EXISTS (SELECT 1 FROM leases l JOIN manifests m ON m.digest = l.digest WHERE m.image = ${id}) AS here`)
   return row?.here === 1
 })

@@ -61,6 +61,7 @@ export const mark = Effect.fn("Mark.mark")(function*({ db }: Shape, { keepLast, 
     ),
     kept(id) AS (
       SELECT image FROM tags
+      UNION SELECT m.image FROM tags t JOIN members x ON x.target = t.target JOIN manifests m ON m.digest = x.manifest
       UNION SELECT m.image FROM leases l JOIN manifests m ON m.digest = l.digest
       UNION SELECT i.id FROM latest l JOIN images i ON i.id = l.image WHERE l.place <= ${keepLast}
       UNION SELECT i.id FROM images i LEFT JOIN lost ON lost.image = i.id

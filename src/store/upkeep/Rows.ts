@@ -13,7 +13,7 @@ type Shape = Home["Service"]
 
 const ManifestRow = Schema.Struct({
   digest: Digest, media_type: Schema.String, size: Schema.Int, image: Schema.String, latest: Schema.String, kind: Schema.String,
-  config_type: Schema.String, config_digest: Schema.String, platform: Schema.String, created: Schema.NullOr(Schema.String)
+  config_type: Schema.String, config_digest: Schema.String, platform: Schema.String, created: Schema.NullOr(Schema.String), artifact: Schema.NullOr(Schema.String)
 })
 const PartRow = Schema.Struct({
   role: Schema.String, position: Schema.Int, digest: Schema.String, media_type: Schema.String, size: Schema.Int, diff_id: Schema.NullOr(Schema.String)
@@ -49,13 +49,14 @@ const manifestRows = Effect.fnUntraced(function*({ db, root }: Shape, row: typeo
   const manifest = Manifest.decode(raw)
   if (Result.isFailure(manifest) || manifest.success._tag !== "Image") return undefined
   const { config, layers, mediaType } = manifest.success
-  const configRaw = yield* bytesOf(root, config.digest)
+  const artifact = Manifest.artifactOf(manifest.success)
+  const configRaw = artifact === undefined ? yield* bytesOf(root, config.digest) : undefined
   const decoded = configRaw === undefined ? undefined : ImageConfig.decode(configRaw)
-  if (decoded === undefined || Result.isFailure(decoded)) return undefined
-  const { created, platform, rootfs } = decoded.success
+  if (artifact === undefined && (decoded === undefined || Result.isFailure(decoded))) return undefined
+  const image = decoded === undefined ? undefined : Result.getOrUndefined(decoded)
   const should = [
     { role: "config", position: 0, digest: config.digest, media_type: config.mediaType, size: config.size, diff_id: null },
-    ...layers.map(({ digest, mediaType, size }, position) => ({ role: "layer", position, digest, media_type: mediaType, size, diff_id: rootfs.diffIds[position] ?? null })),
+    ...layers.map(({ digest, mediaType, size }, position) => ({ role: "layer", position, digest, media_type: mediaType, size, diff_id: image?.rootfs.diffIds[position] ?? null })),
     { role: "manifest", position: 0, digest: row.digest, media_type: mediaType, size: raw.byteLength, diff_id: null }
   ]
   const old = row.kind === "schema1" || row.kind === "v1"
@@ -64,9 +65,13 @@ const manifestRows = Effect.fnUntraced(function*({ db, root }: Shape, row: typeo
   // The manifest of an old image was generated, in OCI's words; the rows keep what the layers came as. Its config is its JSON.
   const is = old ? rows.map((part) => ({ ...part, media_type: MediaType.asOci(part.media_type) })) : rows
   const own = row.latest === row.digest
-  const named = { platform: Platform.print(platform), created: created ?? null }
-  const facts = old ? { config_type: "application/json", ...named } : { config_type: config.mediaType, config_digest: config.digest, ...named }
-  const has = old ? [row.config_type, row.platform, row.created] : [row.config_type, row.config_digest, row.platform, row.created]
+  // Only the index that an artifact came in says what it is for.
+  const named = image === undefined ? { platform: row.platform, created: null, artifact: artifact ?? null }
+    : { platform: Platform.print(image.platform), created: image.created ?? null, artifact: null }
+  const facts = old ? { config_type: "application/json", ...named }
+    : image === undefined ? { config_type: mediaType, config_digest: row.digest, ...named }
+    : { config_type: config.mediaType, config_digest: config.digest, ...named }
+  const has = [row.config_type, ...old ? [] : [row.config_digest], row.platform, row.created, row.artifact]
   const right = text(is) === text(should) && row.size === raw.byteLength && row.media_type === mediaType
     && (!own || text(has) === text(Object.values(facts)))
   if (right) return undefined
@@ -214,7 +219,7 @@ const otherRows = Effect.fnUntraced(function*({ db }: Shape) {
 export const wrong = Effect.fn("Rows.wrong")(function*(home: Shape) {
   const { db } = home
   const rows = yield* db.rows(ManifestRow, db.sql`SELECT m.digest, m.media_type, m.size, m.image, i.manifest AS latest, i.config_type, i.config_digest,
-    i.platform, i.created, i.kind FROM manifests m JOIN images i ON i.id = m.image ORDER BY m.digest`)
+    i.platform, i.created, i.artifact, i.kind FROM manifests m JOIN images i ON i.id = m.image ORDER BY m.digest`)
   const found: Array<Wrong> = []
   for (const row of rows) {
     const one = yield* manifestRows(home, row)

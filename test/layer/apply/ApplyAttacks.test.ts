@@ -64,7 +64,9 @@ const attacks: ReadonlyArray<readonly [name: string, items: ReadonlyArray<Item>,
   ["a hard link into what this layer removed", [file("d/.wh.gone"), link("l", "d/gone/x")], /removed by this layer/],
   ["a hard link into an opaque folder", [file("d/.wh..wh..opq"), link("l", "d/x")], /removed by this layer/],
   ["a hard link to a whiteout", [file(".wh.x"), link("l", ".wh.x")], /is no file/],
-  ["a hard link to what aufs kept", [file(".wh..wh.plnk/1", "x"), link("l", ".wh..wh.plnk/1")], /is no file/],
+  ["a hard link to what aufs did not keep", [file(".wh..wh.plnk/1", "x"), link("l", ".wh..wh.plnk/2")], /is no file that came before it/],
+  ["a hard link to what aufs keeps later", [link("l", ".wh..wh.plnk/1"), file(".wh..wh.plnk/1", "x")], /is no file that came before it/],
+  ["a hard link to what else aufs kept", [file(".wh..wh.orph/1", "x"), link("l", ".wh..wh.orph/1")], /is no file/],
   ["a whiteout of nothing", [file("d/.wh.")], /must name something/],
   ["a whiteout of .", [file("d/.wh..")], /must name something/],
   ["a whiteout of ..", [file("d/.wh...")], /must name something/],
@@ -149,7 +151,7 @@ describe("A layer made to fill memory", () => {
     })
     apply.abort()
     assert.instanceOf(error, Refused)
-    assert.match(error.rule, /more folders, whiteouts and links/)
+    assert.match(error.rule, /more folders, whiteouts, links/)
     assert.strictEqual(descriptors(), before)
   }))
 
@@ -161,6 +163,6 @@ describe("A layer made to fill memory", () => {
     })
     apply.abort()
     assert.instanceOf(error, Refused)
-    assert.match(error.rule, /more folders, whiteouts and links/)
+    assert.match(error.rule, /more folders, whiteouts, links/)
   }))
 })

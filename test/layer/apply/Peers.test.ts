@@ -26,6 +26,7 @@ const others: Readonly<Record<string, Partial<Record<"tar" | "bsdtar" | "tar-str
   "old GNU sparse": { tar: sparse, "tar-stream": "it knows no sparse files" }, "PAX sparse 0.0": { tar: sparse, "tar-stream": "the same" },
   "PAX sparse 0.1": { tar: sparse, "tar-stream": "the same" }, "PAX sparse 1.0": { tar: sparse, "tar-stream": "the same" },
   "duplicates of every type": { tar: "it does not replace a folder that is not empty", bsdtar: "the same" },
+  "hard links by way of what aufs kept": { tar: "they are files to it", bsdtar: "the same" },
   "whiteouts and what aufs left": { tar: "they are files to it", bsdtar: "the same" },
   "names that need cleaning": { tar: "it refuses ..", bsdtar: "the same" },
   "star": { "tar-stream": "it does not know star's prefix" }, "Solaris' extended headers": { "tar-stream": "it does not know them" },

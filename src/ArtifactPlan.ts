@@ -1,0 +1,59 @@
+import { Effect, Option, Schema } from "effect"
+import { Descriptor, VerifyError } from "./image/Descriptor.ts"
+import { Digest } from "./image/Digest.ts"
+import type * as Manifest from "./image/Manifest.ts"
+import * as Origin from "./Origin.ts"
+import { BlobStore } from "./store/BlobStore.ts"
+
+/** An entry of an index, and why it was not chosen. */
+export const PlannedCandidate = Schema.Struct({ digest: Digest, platform: Schema.String, lost: Schema.optionalKey(Schema.String) })
+
+/** A blob of an artifact: what the store has of it, how many bytes those are, and whether it is verified and there. */
+export class PlannedBlob extends Schema.Class<PlannedBlob>("PlannedBlob")({
+  blob: Descriptor, state: Schema.Literals(["stored", "partial", "missing"]), have: Schema.Natural, stored: Schema.Boolean
+}) {}
+
+/**
+ * What a pull of an artifact will do, as plain data: of a manifest whose config is no image's or whose layers are no file
+ * systems, as of charts, WebAssembly modules, signatures and attestations. It is stored whole and never unpacked.
+ */
+export class ArtifactPlan extends Schema.Class<ArtifactPlan>("ArtifactPlan")({
+  kind: Schema.Literal("artifact"),
+  /** The normalised reference. */
+  reference: Schema.String,
+  repository: Schema.Struct({
+    domain: Schema.String, path: Schema.String, pinned: Schema.optionalKey(Schema.Boolean),
+    foreign: Schema.optionalKey(Schema.Record(Schema.String, Schema.Array(Schema.String)))
+  }),
+  /** The tag or digest to record. */
+  name: Schema.String,
+  /** Who answered (`https://host:port`), or `store` when a digest was there already. */
+  endpoint: Schema.String,
+  ...Origin.fields,
+  /** What the reference points at: an index or the manifest. */
+  target: Descriptor,
+  wanted: Schema.String,
+  /** What an index's entry says it is for; `unknown/unknown` where nobody says. */
+  platform: Schema.String,
+  fits: Schema.Boolean,
+  candidates: Schema.Array(PlannedCandidate),
+  /** What it is: `Manifest.artifactOf`. */
+  type: Schema.String,
+  manifest: Descriptor,
+  /** The config first, then the layers in the manifest's order. */
+  blobs: Schema.Array(PlannedBlob),
+  /** Target, nested indexes, and last the manifest, byte for byte. */
+  documents: Schema.Array(Schema.Struct({ descriptor: Descriptor, raw: Schema.Uint8Array }))
+}) {}
+
+/** What the store has of an artifact's blobs now. */
+export const blobsOf = Effect.fnUntraced(function*({ config, layers }: Pick<Manifest.ImageManifest, "config" | "layers">) {
+  const store = yield* BlobStore
+  return yield* Effect.forEach([config, ...layers], Effect.fnUntraced(function*({ digest, mediaType, size }) {
+    const blob = new Descriptor({ digest, mediaType, size })
+    const there = Option.getOrUndefined(yield* store.find(digest))
+    if (there !== undefined && there.size !== size) return yield* new VerifyError({ expected: blob, size: there.size })
+    const have = there !== undefined ? size : Math.min(size, yield* store.partial(digest))
+    return new PlannedBlob({ blob, state: there !== undefined ? "stored" : have > 0 ? "partial" : "missing", have, stored: there !== undefined })
+  }))
+})
