@@ -89,6 +89,9 @@ export class Registry extends Context.Service<Registry, {
 /** The `host` that answered at `endpoint`, and how to say who asked. */
 interface Reached { readonly answer: Answer; readonly endpoint: string; readonly credentials: string }
 
+/** What is said of a manifest that may have been cut on its way: no digest tells. */
+const unreadable = "it is no JSON document, and nothing says what its digest is"
+
 /** A number of bytes as headers write it. */
 const naturalOf = (text: string | undefined): number | undefined =>
   text !== undefined && /^\d{1,16}$/.test(text) && Number.isSafeInteger(Number(text)) ? Number(text) : undefined
@@ -174,6 +177,7 @@ const make = Effect.gen(function*() {
     const content = yield* Effect.mapError(Effect.fromResult(contentOf(raw, contentType)), refuse)
     const digest = digestOf(Digest.is(ref) ? Digest.parts(ref).algorithm : "sha256", content)
     const claimed = answer.headers["docker-content-digest"]?.trim()
+    if (!Digest.is(ref) && !Digest.is(claimed) && Result.isFailure(Result.try((): unknown => JSON.parse(new TextDecoder().decode(raw))))) return yield* refuse(unreadable)
     for (const expected of [ref, claimed]) {
       if (!Digest.is(expected)) continue
       const actual = digestOf(Digest.parts(expected).algorithm, content)
@@ -193,7 +197,7 @@ const make = Effect.gen(function*() {
   const manifest = Effect.fn("Registry.manifest")((repository: Repository, ref: string) =>
     walk.first(repository, Digest.is(ref) ? "content" : "tags", (route) => manifestOnce(repository, route, ref).pipe(
       patiently(route),
-      Effect.retry({ schedule: RetryPolicy.damaged, while: (error) => error._tag === "VerifyError" && !route.mirror })
+      Effect.retry({ schedule: RetryPolicy.damaged, while: (error) => !route.mirror && (error._tag === "VerifyError" || (error._tag === "AnswerRefused" && error.rule === unreadable)) })
     )))
 
   /** What an answer calls its bytes, where that is a strong validator. */

@@ -61,17 +61,16 @@ export const damaged = Schedule.recurs(1)
 export const unread = { schedule: damaged, while: (error: RegistryFailure) => error._tag === "AnswerRefused" }
 
 const stepped = (step: Duration.Input) => Schedule.spaced(0).pipe(
-  Schedule.upTo({ times: 4 }),
   Schedule.setInputType<RegistryFailure>(),
-  Schedule.while(({ input }) => input._tag === "NetworkError" && input.transient),
+  Schedule.while(({ attempt, input }) => Effect.map(Limits, ({ tries = defaultTries }) => attempt < tries && input._tag === "NetworkError" && input.transient)),
   Schedule.modifyDelay(({ attempt, input }) => Effect.map(Limits, ({ pace }) => {
     const asked = input._tag === "NetworkError" ? input.retryAfter ?? Duration.zero : Duration.zero
     return Duration.max(Duration.times(Duration.fromInputUnsafe(step), attempt * pace), asked)
   }))
 )
 
-/** Documents of a v1 registry: five tries, the waits between them growing by 500 ms each (and at least Retry-After). */
+/** Documents of a v1 registry: five tries (`Limits.tries`), the waits between them growing by 500 ms each (and at least Retry-After). */
 export const legacyMetadata = stepped("500 millis")
 
-/** Layers of a v1 registry: five tries in a row without a new byte, the waits between them growing by 5 s each (and at least Retry-After). */
+/** Layers of a v1 registry: five tries (`Limits.tries`) in a row without a new byte, the waits between them growing by 5 s each (and at least Retry-After). */
 export const legacyLayer = stepped("5 seconds")

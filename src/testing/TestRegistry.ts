@@ -3,6 +3,7 @@ import { Cause, Effect, Fiber, FiberSet } from "effect"
 import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from "node:http"
 import { createServer as createTlsServer } from "node:https"
 import type { Socket } from "node:net"
+import { TLSSocket } from "node:tls"
 import type { Digest } from "../image/Digest.ts"
 import { deliver, error, type Answer } from "./Answer.ts"
 import { selfSigned } from "./Certificate.ts"
@@ -90,6 +91,7 @@ export class TestRegistry {
   /** Its token server, when `auth` is bearer. */
   readonly tokens: TokenServer | undefined
   private readonly auth: Auth
+  private readonly clientCa: boolean
   private readonly content = new Content()
   private log: Array<Entry> = []
   private playing: Script
@@ -106,6 +108,7 @@ export class TestRegistry {
     this.certificate = certificate
     this.tokens = tokens
     this.auth = options.auth ?? { kind: "anonymous" }
+    this.clientCa = typeof options.tls === "object" && options.tls.clientCa !== undefined
     this.playing = new Script(options.script ?? [])
   }
 
@@ -136,7 +139,8 @@ export class TestRegistry {
 
   /**
    * Requests that carried a secret which is not for this registry, over its whole life: cookies (it sets none), credentials where it
-   * asks for none, a user it does not know, a token it did not give out, a password sent to it rather than to its token server.
+   * asks for none, a user it does not know, a token it did not give out, a password sent to it rather than to its token server, what is
+   * a proxy's, and a client certificate where none is needed (over TLS it asks for one, so that it sees who would show it).
    */
   get strangers(): ReadonlyArray<LoggedRequest> { return this.strange }
 
@@ -200,7 +204,7 @@ export class TestRegistry {
     const { kind, repository, name } = named
     const entry: Entry = { method, url, path, kind, repository, name, headers, range: headers["range"], digest: undefined, status: 0, bytesSent: 0, finished: false }
     this.log.push(entry)
-    if (headers["cookie"] !== undefined || this.isStrange(kind, headers["authorization"])) this.strange.push(entry)
+    if (headers["cookie"] !== undefined || shows(request, this.clientCa) || this.isStrange(kind, headers["authorization"])) this.strange.push(entry)
     if (kind === "blob") {
       this.peak = Math.max(this.peak, ++this.blobs)
       response.on("close", () => this.blobs--)
@@ -248,6 +252,10 @@ export const broken = (response: ServerResponse, cause: Cause.Cause<never>): Eff
   else response.writeHead(500, { "content-type": "text/plain; charset=utf-8" }).end(`test kit: ${Cause.pretty(cause)}\n`)
 })
 
+/** Whether a request shows what is for nobody here: a proxy's credentials, or a client certificate where none is `wanted`. */
+export const shows = ({ headers, socket }: IncomingMessage, wanted: boolean): boolean =>
+  headers["proxy-authorization"] !== undefined || (!wanted && socket instanceof TLSSocket && Object.keys(socket.getPeerCertificate()).length > 0)
+
 /** A server on a loopback port of its own, until the scope ends. */
 export const listening = (tls: { readonly key: string; readonly cert: string; readonly clientCa?: string } | undefined, listener: RequestListener) => {
   const sockets = new Set<Socket>() // also those that never got as far as a request
@@ -255,7 +263,7 @@ export const listening = (tls: { readonly key: string; readonly cert: string; re
     Effect.callback<Server>((resume) => {
       const server: Server = tls === undefined
         ? createServer(listener)
-        : createTlsServer({ key: tls.key, cert: tls.cert, ...tls.clientCa === undefined ? {} : { ca: tls.clientCa, requestCert: true } }, listener)
+        : createTlsServer({ key: tls.key, cert: tls.cert, requestCert: true, ...tls.clientCa === undefined ? { rejectUnauthorized: false } : { ca: tls.clientCa } }, listener)
       server.keepAliveTimeout = 60_000
       server.requestTimeout = 0
       server.on("connection", (socket: Socket) => {

@@ -7,7 +7,7 @@ import { meets, picks, Script, type Match, type Rule } from "./Fault.ts"
 import type { V1Image } from "./LegacyImage.ts"
 import { send, type Progress } from "./Send.ts"
 import * as Source from "./Source.ts"
-import { broken, listening, portOf, type LoggedRequest } from "./TestRegistry.ts"
+import { broken, listening, portOf, shows, type LoggedRequest } from "./TestRegistry.ts"
 import { basic } from "./TokenServer.ts"
 import { target, V1Content, type V1Forms, type V1Target } from "./V1Content.ts"
 
@@ -60,6 +60,9 @@ export class V1Server {
   private playing: Script
   private readonly tokens = new Set<string>()
   private readonly sessions = new Set<string>()
+  /** Every token and cookie that was ever given out for this server. */
+  private readonly issued = new Set<string>()
+  private readonly strange: Array<LoggedRequest> = []
 
   private constructor(url: string, certificate: string | undefined, options: V1ServerOptions) {
     this.url = url
@@ -86,6 +89,12 @@ export class V1Server {
 
   /** Every request so far, in order of arrival. */
   get requests(): ReadonlyArray<LoggedRequest> { return this.log }
+
+  /**
+   * Requests that carried a secret which is not for this server, over its whole life: a user it does not know, a password where only
+   * tokens are taken, a token or cookie that was not given out for it, what is a proxy's, and a client certificate where none is needed.
+   */
+  get strangers(): ReadonlyArray<LoggedRequest> { return this.strange }
 
   /** How often each rule of the script has acted. */
   get ruleRuns(): ReadonlyArray<number> { return this.playing.runs }
@@ -122,6 +131,8 @@ export class V1Server {
     const method = request.method ?? "GET"
     const entry: Entry = { ...named, method, url, path, headers, range: headers["range"], digest: undefined, status: 0, bytesSent: 0, finished: false }
     this.log.push(entry)
+    const { tls } = this.options
+    if (shows(request, typeof tls === "object" && tls.clientCa !== undefined) || this.isStrange(headers)) this.strange.push(entry)
     const refusal = this.refusal(named, headers)
     const answer = refusal ?? this.answer(named, path, headers)
     const delivery = deliver(answer, refusal === undefined ? this.playing.take(entry) : [], entry)
@@ -149,13 +160,25 @@ export class V1Server {
     return { ...found, headers: { ...found.headers, ...grant, ...endpoints } }
   }
 
+  private isStrange({ authorization, cookie = "" }: Readonly<Record<string, string>>): boolean {
+    const { role = "standalone", users = {} } = this.options
+    const [, token] = /^Token (.+)$/.exec(authorization ?? "") ?? []
+    const [user = ""] = basic(authorization) ?? []
+    const known = token === undefined ? role !== "registry" && role !== "storage" && Object.hasOwn(users, user)
+      : token.split(/,(?=signature=)/).every((one) => this.issued.has(one))
+    return (authorization !== undefined && !known) || (cookie !== "" && !cookie.split("; ").every((one) => this.issued.has(one)))
+  }
+
   private get mode() { return this.options.tokens ?? (this.options.users === undefined ? "none" : "plain") }
 
   /** A new token, known to the registries too. */
   private grant(repository: string): string | ReadonlyArray<string> {
     const make = () => {
       const token = `signature=${randomUUID().replaceAll("-", "")},repository="${repository}",access=read`
-      for (const one of [this, ...this.options.registries ?? []]) if (one instanceof V1Server) one.tokens.add(token)
+      for (const one of [this, ...this.options.registries ?? []]) if (one instanceof V1Server) {
+        one.tokens.add(token)
+        one.issued.add(token)
+      }
       return token
     }
     const { mode } = this
@@ -167,6 +190,7 @@ export class V1Server {
     if (this.mode !== "single" || headers["authorization"] === undefined) return {}
     const value = `"${randomUUID()}?a=b&c=d,e"`
     this.sessions.add(value)
+    this.issued.add(`session=${value}`)
     return { "set-cookie": [`session=${value}; Path=/v1/; HttpOnly`, "gone=; Max-Age=0"] }
   }
 

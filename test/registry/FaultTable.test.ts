@@ -97,6 +97,7 @@ const rows: ReadonlyArray<Row> = [
   { name: "HTML", do: () => html, on: bare, once: "exact", always: ["AnswerRefused", "NetworkError"] },
   { name: "empty", do: () => truncateLength(0), on: bare, once: "exact", always: ["AnswerRefused", "NetworkError"] },
   { name: "too short", do: (n) => truncateLength(n >> 1), on: bare, once: "exact", always: ["AnswerRefused", "NetworkError"] },
+  { name: "too short, and nothing says what its digest is", do: (n) => [truncateLength(n >> 1), setHeaders({ "docker-content-digest": null })], on: ["tag", "token"], once: "exact", always: refused },
   { name: "one byte more", do: () => extraBytes(1), on: bare, once: "exact", always: ["AnswerRefused", "NetworkError"] },
   { name: "endless", do: () => extraBytes(Infinity), on: bare, always: ["AnswerRefused", "NetworkError"] },
   { name: "HTML", do: () => html, on: ["ping"], always: "exact" },

@@ -337,6 +337,9 @@ describe("faults", () => {
       const error = yield* Effect.flip(pull(made))
       assert.deepInclude(error, { _tag: "NetworkError", status: 502 })
       assert.strictEqual(made.find({ kind }).length, 5, kind)
+      made.forget()
+      yield* Effect.flip(pull(made, { limits: { tries: 2 } }))
+      assert.strictEqual(made.find({ kind }).length, 2, kind)
     }
     const damaged = yield* server({ script: on("json", Fault.status(200, {}, "{")) })
     yield* Effect.flip(pull(damaged))

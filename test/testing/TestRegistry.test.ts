@@ -1,5 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Scope } from "effect"
+import { get } from "node:https"
+import { selfSigned } from "../../src/testing/Certificate.ts"
 import { execFileSync } from "node:child_process"
 import { writeFileSync, mkdtempSync, rmSync } from "node:fs"
 import { connect } from "node:net"
@@ -188,7 +190,16 @@ describe("strangers", () => {
       yield* asked({}, {}), yield* asked({}, basic("ada")), yield* asked({}, { cookie: "a=b" }),
       yield* asked({ auth: { kind: "basic", users } }, basic("ada")), yield* asked({ auth: { kind: "basic", users } }, basic("eve")),
       yield* asked({ auth: { kind: "bearer", users } }, basic("ada")), yield* asked({ auth: { kind: "bearer", users } }, basic("ada"), "/token"),
-      yield* asked({ auth: { kind: "bearer", users } }, { authorization: "Bearer t" })
-    ], [0, 1, 1, 0, 1, 1, 0, 1])
+      yield* asked({ auth: { kind: "bearer", users } }, { authorization: "Bearer t" }), yield* asked({}, { "proxy-authorization": "Basic YTpi" })
+    ], [0, 1, 1, 0, 1, 1, 0, 1, 1])
+    // Over TLS one that needs no client certificate sees who would show it; one that does takes it.
+    const user = selfSigned()
+    for (const [tls, strangers] of [[true, 1], [{ ...selfSigned(), clientCa: user.cert }, 0]] as const) {
+      const registry = yield* TestRegistry.make({ tls })
+      yield* Effect.callback<void>((resume) => {
+        get(`${registry.url}/v2/`, { ...user, rejectUnauthorized: false, agent: false }, (answer) => answer.resume().on("end", () => resume(Effect.void)))
+      })
+      assert.deepStrictEqual([registry.requests.length, registry.strangers.length], [1, strangers])
+    }
   }).pipe(Effect.scoped))
 })

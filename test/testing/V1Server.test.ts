@@ -108,5 +108,9 @@ describe("V1Server", () => {
     assert.strictEqual((yield* ask(`${index.url}/v1/images/${top.id}/json`)).status, 401)
     registry.revoke()
     assert.strictEqual((yield* ask(layer, { headers: { cookie } })).status, 401)
+    // Its own secrets, also old ones, are no stranger's; to the storage all are.
+    assert.deepStrictEqual([index, registry, storage].map(({ strangers }) => strangers.length), [0, 0, 2])
+    for (const headers of [{ authorization: `Basic ${btoa("ann:x")}` }, { authorization: "Token signature=1" }, { cookie: "a=b" }, { "proxy-authorization": "Basic YTpi" }]) yield* ask(layer, { headers })
+    assert.strictEqual(registry.strangers.length, 4)
   }))
 })
