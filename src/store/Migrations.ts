@@ -102,7 +102,7 @@ const third = [
 ]
 
 // The SHA-256 of the file `sums` beside the layer, once its files' digests are recorded: see store/upkeep/Compressed.ts.
-const fourth = [`ALTER TABLE layers ADD COLUMN sums TEXT`]
+const fourth = [`ALTER TABLE layers ADD COLUMN sums TEXT`, `CREATE INDEX tag_log_manifest ON tag_log (manifest)`]
 
 const steps: ReadonlyArray<ReadonlyArray<string>> = [first, second, third, fourth]
 
