@@ -17,10 +17,12 @@ type Needs = Exclude<Effect.Services<ReturnType<typeof RootFs.assemble>>, Scope.
 export const send = Effect.fn("RootTar.send")(function*(
   layers: ReadonlyArray<Wanted>, fd: number, owners?: OwnerMap
 ): Effect.fn.Return<void, LayerError | StoreError, Needs> {
-  yield* Effect.scoped(Effect.gen(function*() {
+  const once = (link: RootFs.Link) => Effect.scoped(Effect.gen(function*() {
     const staging = yield* (yield* LayerStore).staging({ kind: "layer" })
-    yield* RootFs.joined(layers, staging, { link: "hardlink", owners, into: fd, subject: "the archive of the root file system" })
+    yield* RootFs.joined(layers, staging, { link, owners, into: fd, subject: "the archive of the root file system" })
   }))
+  // Of a store that is mounted read-only the staging folder is elsewhere; nothing was written yet.
+  yield* Effect.catchTag(once("hardlink"), "StoreError", (error) => error.code === "EXDEV" ? once("auto") : Effect.fail(error))
 })
 
 /** As `send`, to a file that is there once it is whole and durable, in place of an older one. */

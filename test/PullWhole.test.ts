@@ -66,8 +66,9 @@ it.live("every image of an index is stored, shown, kept, written out with the in
       for (const one of [amd, arm, s390]) {
         const found = yield* graph.resolve(one.manifest.descriptor.digest)
         assert.deepStrictEqual([found.missing, found.layers.length], [[], 2])
-        const root = yield* RootFs.make({ reference: name, layers: found.layers.map((layer) => ({ ...layer, repository: { domain: "", path: "" } })) }, { place: folder })
-        assert.isTrue(existsSync(join(root, one.platform?.architecture ?? "")) && existsSync(join(root, "shared")))
+        // Its layers are held as long as the root file system is there.
+        yield* Effect.scoped(Effect.map(RootFs.make({ reference: name, layers: found.layers.map((layer) => ({ ...layer, repository: { domain: "", path: "" } })) }, { place: folder }), (root) =>
+          assert.isTrue(existsSync(join(root, one.platform?.architecture ?? "")) && existsSync(join(root, "shared")))))
       }
       assert.deepStrictEqual((yield* graph.members(whole.manifest.descriptor.digest)).map(({ platform }) => platform).slice(0, 3), ["linux/arm64", "linux/amd64", "linux/s390x"])
       // For one platform nothing is asked for again.

@@ -45,5 +45,5 @@ export const rootfs = Effect.fnUntraced(function*(flags: RootFsFlags) {
     const warning = unsetSentence(unset)
     if (warning !== undefined) yield* Cli.tell(`graph: ${warning}`)
   })
-  yield* work.pipe(Effect.scoped, Effect.provide(Offline.layer.pipe(Layer.provideMerge(Towline.layerStore({ store: flags.store })), Layer.provideMerge(Layer.merge(Workers.layer, Limits.settings(flags.limits))))))
+  yield* work.pipe(Effect.scoped, Effect.provide(Offline.layer.pipe(Layer.provideMerge(Towline.layerReading({ store: flags.store })), Layer.provideMerge(Layer.merge(Workers.layer, Limits.settings(flags.limits))))))
 })

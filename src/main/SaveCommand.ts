@@ -1,6 +1,5 @@
 import { Effect, Layer, Option, Stream } from "effect"
 import { resolve } from "node:path"
-import { Workers } from "../layer/Workers.ts"
 import * as Refetch from "../Refetch.ts"
 import * as Save from "../Save.ts"
 import * as SaveOld from "../SaveOld.ts"
@@ -10,6 +9,7 @@ import * as Towline from "../Towline.ts"
 import * as Cli from "./Cli.ts"
 import * as Network from "./Network.ts"
 import type { NetworkFlags } from "./NetworkFlags.ts"
+import { reading } from "./Reading.ts"
 
 /** What the command line of `graph save` says. */
 export interface SaveFlags extends NetworkFlags {
@@ -41,7 +41,7 @@ export const save = Effect.fnUntraced(function*(flags: SaveFlags) {
     if ((yield* Effect.flatMap(layers, Refetch.lacking)).length > 0) return false
     yield* write
     return true
-  }).pipe(Effect.provide(Towline.layerStore({ store }).pipe(Layer.provideMerge(Workers.layer))))
+  }).pipe(reading(store))
   if (complete) return
   yield* Effect.gen(function*() {
     const all = yield* layers

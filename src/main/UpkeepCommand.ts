@@ -55,7 +55,7 @@ export const gc = Effect.fnUntraced(function*(flags: GcFlags) {
     const going = new Set(flags.dryRun ? collected.blobs.map(({ subject }) => subject) : [])
     const given = yield* dropBlobs({ dryRun: flags.dryRun, ...progressOf(flags.quiet) })
     return { collected, given: { dropped: given.dropped.filter(({ subject }) => !going.has(subject)), kept: given.kept.filter(({ subject }) => !going.has(subject)) } }
-  }).pipe(inStore(flags))
+  }).pipe(flags.dryRun ? reading(flags.store) : inStore(flags))
   const more = (given?.dropped ?? []).reduce((sum, { size }) => sum + size, 0)
   const [freed, left] = [collected.freed + more, collected.left - more]
   if (flags.json) return yield* Cli.print(JSON.stringify({ ...collected, ...given === undefined ? {} : { dropped: given.dropped, kept: given.kept }, freed, left }))

@@ -1,6 +1,6 @@
 import { Clock, Context, Effect, Exit, FiberSet, Layer, Schedule, Schema, type Scope } from "effect"
 import { randomBytes } from "node:crypto"
-import { chmodSync, closeSync, lstatSync, mkdtempSync, openSync, readdirSync, rm, statfsSync, type Stats, statSync } from "node:fs"
+import { accessSync, chmodSync, closeSync, constants, lstatSync, mkdtempSync, openSync, readdirSync, rm, statfsSync, type Stats, statSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { isAbsolute, join, resolve } from "node:path"
 import * as Digest from "../image/Digest.ts"
@@ -52,6 +52,8 @@ export type IngestRow = typeof IngestRow.Type
 /** An opened store, for the services on it: its absolute root, database, this opening's owner. */
 export class Home extends Context.Service<Home, {
   readonly root: string
+  /** It is on a file system that is mounted read-only: nothing can be recorded. */
+  readonly readOnly: boolean
   readonly db: Sqlite.Database
   readonly owner: Owner.Owner
   readonly remove: (path: string) => Effect.Effect<void, StoreError>
@@ -112,11 +114,23 @@ const makeFile = (path: string) => {
   }
 }
 
+/** Whether a path is on a file system that is mounted read-only. Throws the disk's other errors. */
+export const isReadOnly = (path: string): boolean => {
+  try {
+    accessSync(path, constants.W_OK)
+    return false
+  } catch (error) {
+    if (codeOf(error) === "EROFS") return true
+    throw error
+  }
+}
+
 /** Makes what is not there, and refuses what others may look into. Gives the database's file. */
 const prepare = (root: string): string => {
   const known = look(root)
   makeFolder(root)
   if (known !== undefined) notLooser(root, 0o700, "700")
+  if (isReadOnly(root)) throw new StoreError({ operation: "change the store in", path: root, code: "EROFS" })
   for (const name of subfolders) {
     makeFolder(`${root}/${name}`)
     notLooser(`${root}/${name}`, 0o700, "700")
@@ -173,7 +187,7 @@ const make = Effect.fn("Store.open")(function*(path: string, kept = true): Effec
   const giveUp = (paths: ReadonlyArray<string>) => paths.length === 0 ? Effect.void : Effect.asVoid(Effect.forkIn(
     Effect.retry(db.run(db.sql`UPDATE ingests SET owner = NULL WHERE owner = ${owner.self.token} AND ${db.sql.in("path", paths)}`), Schedule.spaced("1 second")).pipe(
       Effect.ignore, Effect.interruptible), scope))
-  return { root, db, owner, remove, discard, removals: { underway: 0 }, giveUp }
+  return { root, readOnly: false, db, owner, remove, discard, removals: { underway: 0 }, giveUp }
 })
 
 /** Opens the store at `path`, making it if it is not there, but sweeps nothing. */

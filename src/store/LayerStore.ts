@@ -1,6 +1,7 @@
 import { Clock, Context, Effect, Exit, Layer, Option, Schema, type Scope } from "effect"
 import { spawn } from "node:child_process"
-import { chmodSync, mkdirSync, renameSync, statSync } from "node:fs"
+import { chmodSync, mkdirSync, mkdtempSync, renameSync, statSync } from "node:fs"
+import { tmpdir } from "node:os"
 import { resolve } from "node:path"
 import { Descriptor } from "../image/Descriptor.ts"
 import * as Digest from "../image/Digest.ts"
@@ -84,7 +85,16 @@ const isThere = (home: Shape, row: typeof LayerRow.Type | undefined, folder: str
 const layerRow = ({ db }: Shape, diffId: Digest.Digest) =>
   Effect.map(db.rows(LayerRow, db.sql`SELECT size, entries, state, boot FROM layers WHERE diff_id = ${diffId}`), (rows) => rows[0])
 
+/** Where nothing can be recorded: beside the target, else in the temporary folder. It goes with the scope; what a killed process leaves there, stays. */
+const unrecorded = Effect.fnUntraced(function*(home: Shape, where: StagingPlace): Effect.fn.Return<Staging, StoreError, Scope.Scope> {
+  const near = where.kind === "rootfs" ? `${resolve(where.place)}/.towline-${where.name}.` : `${tmpdir()}/towline-layer.`
+  const path = yield* Effect.acquireRelease(
+    Disk.call("make the folder", near, () => mkdtempSync(near)), (path) => Effect.ignore(home.remove(path)))
+  return { path, row: path, publish: (to, from) => Disk.call("rename into place", to, () => renameSync(from ?? path, to)) }
+})
+
 const makeStaging = Effect.fn("LayerStore.staging")(function*(home: Shape, where: StagingPlace): Effect.fn.Return<Staging, StoreError, Scope.Scope> {
+  if (home.readOnly) return yield* unrecorded(home, where)
   const { root, db, owner } = home
   const digest = where.kind === "layer" ? where.diffId ?? null : null
   const inside = ingestName(digest === null ? where.kind : Digest.short(digest))

@@ -116,7 +116,8 @@ const fourth = [
     target TEXT NOT NULL, position INTEGER NOT NULL, manifest TEXT NOT NULL REFERENCES manifests ON DELETE CASCADE, PRIMARY KEY (target, manifest)
   ) STRICT`,
   `CREATE INDEX members_manifest ON members (manifest)`,
-  `CREATE INDEX tags_target ON tags (target)`
+  `CREATE INDEX tags_target ON tags (target)`,
+  `CREATE INDEX tag_log_manifest ON tag_log (manifest)`
 ]
 
 const steps: ReadonlyArray<ReadonlyArray<string>> = [first, second, third, fourth]

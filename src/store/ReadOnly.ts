@@ -1,11 +1,11 @@
 import { Clock, Effect, Layer } from "effect"
-import { accessSync, chmodSync, constants, copyFileSync, mkdtempSync, rmSync, statSync } from "node:fs"
+import { chmodSync, copyFileSync, mkdtempSync, rmSync, statSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { resolve } from "node:path"
 import { pathToFileURL } from "node:url"
 import * as Disk from "./Disk.ts"
 import { StoreError } from "./Disk.ts"
-import { Home, look } from "./Home.ts"
+import { Home, isReadOnly as isReadOnlyPath, look, Remover } from "./Home.ts"
 import { Leases } from "./Leases.ts"
 import * as Migrations from "./Migrations.ts"
 import * as Owner from "./Owner.ts"
@@ -15,13 +15,7 @@ import * as Sqlite from "./Sqlite.ts"
 export const isReadOnly = (path: string): Effect.Effect<boolean, StoreError> => Disk.call("open", path, () => {
   const root = resolve(path)
   if (look(`${root}/graph.db`) === undefined) return false
-  try {
-    accessSync(root, constants.W_OK)
-    return false
-  } catch (error) {
-    if (Disk.codeOf(error) === "EROFS") return true
-    throw error
-  }
+  return isReadOnlyPath(root)
 })
 
 /** A copy of the database with its log, in a private folder that goes with the scope: for one that was not closed, or is older. */
@@ -56,8 +50,10 @@ const make = Effect.fn("ReadOnly.open")(function*(path: string) {
   })
   const db = yield* open
   const self = Owner.identify(yield* Clock.currentTimeMillis)
+  const remover = yield* Remover
   return {
-    root, db, owner: { self, enter: Effect.fail(refuse), bury: Effect.succeed(false) }, remove: () => Effect.fail(refuse), discard: () => Effect.void, removals: { underway: 0 }, giveUp: () => Effect.void
+    root, readOnly: true, db, owner: { self, enter: Effect.fail(refuse), bury: Effect.succeed(false) },
+    remove: (path: string) => path.startsWith(`${root}/`) ? Effect.fail(refuse) : remover(path), discard: () => Effect.void, removals: { underway: 0 }, giveUp: () => Effect.void
   }
 })
 

@@ -12,13 +12,14 @@ import * as Nodes from "../Nodes.ts"
 
 type Shape = Home["Service"]
 
-/** An image of Docker's old graph whose row is not what its generated manifest, or its ID, says. */
+/** An image of Docker's old graph whose row is not what its generated manifest, or its ID, says; `mend` writes it so, where that tells how it should be. */
 export interface WrongNode {
   readonly id: string
   readonly detail: string
+  readonly mend: Effect.Effect<void, StoreError> | undefined
 }
 
-const Row = Schema.Struct({ id: Schema.String, manifest: Schema.String, tip: Schema.Int, layer_bytes: Schema.NullOr(Schema.Int) })
+const Row = Schema.Struct({ id: Schema.String, manifest: Schema.String, config_digest: Schema.String, tip: Schema.Int, layer_bytes: Schema.NullOr(Schema.Int) })
 
 const hash: LegacyDigest.Hash = (algorithm, bytes) => createHash(algorithm).update(bytes).digest("hex")
 
@@ -31,17 +32,32 @@ const parentRefOf = ({ json, parent = "" }: Nodes.Node): string | undefined => {
   return LegacyDigest.is(stated) && stated.slice(stated.indexOf(":") + 1) !== parent ? parent : undefined
 }
 
+/** What is wrong with an image, and what its row should say, if anything tells. */
+interface Fault {
+  readonly detail: string
+  readonly should?: { readonly [column: string]: Uint8Array | string | number | null }
+}
+
 /** What is wrong with one image of a line: `below` is the strong ID of the one it stands on, "" at the base, undefined where nobody can tell. */
-const faultOf = (node: Nodes.Node, row: typeof Row.Type, made: Digest | undefined, below: string | undefined): { readonly fault: string | undefined; readonly strong: string | undefined } => {
+const faultOf = (node: Nodes.Node, row: typeof Row.Type, made: Digest | undefined, below: string | undefined): { readonly fault: Fault | undefined; readonly strong: string | undefined } => {
   const address = node.compatibility === undefined || node.checksum === undefined || below === undefined ? undefined
     : StrongId.address(node.compatibility, node.checksum, below, hash)
   const strong = address === undefined || Result.isFailure(address) ? undefined : address.success
-  const fault = made !== row.manifest ? "its JSON, its parent and its layers make another manifest than the one it has"
-    : address !== undefined && (strong === undefined || (node.kind === "schema1" && strong.config !== GoText.decode(node.json))) ? "its JSON is not what its v1Compatibility text and its layer's digest make"
-    : node.compatibility !== undefined && Result.isFailure(V1Image.decode(node.compatibility.toWellFormed())) ? "its v1Compatibility text cannot be read"
-    : node.parentRef !== parentRefOf(node) ? "the parent that is kept apart from its JSON is not the one it would be"
-    : row.layer_bytes !== null && row.layer_bytes !== node.size ? `it says its layer has ${node.size} bytes, the layer's row says ${row.layer_bytes}`
-    : undefined
+  const json = node.kind === "schema1" && strong !== undefined && strong.config !== GoText.decode(node.json) ? strong.config : undefined
+  const apart = parentRefOf(node)
+  const fault = ((): Fault | undefined => {
+    if (made !== row.manifest) return { detail: "its JSON, its parent and its layers make another manifest than the one it has" }
+    if (address !== undefined && (strong === undefined || json !== undefined)) {
+      const known = json !== undefined && StrongId.ofConfig(json, hash) === row.config_digest
+      return { detail: "its JSON is not what its v1Compatibility text and its layer's digest make", ...known && { should: { config: Buffer.from(json) } } }
+    }
+    if (node.compatibility !== undefined && Result.isFailure(V1Image.decode(node.compatibility.toWellFormed()))) return { detail: "its v1Compatibility text cannot be read" }
+    if (node.parentRef !== apart) return { detail: "the parent that is kept apart from its JSON is not the one it would be", should: { parent_ref: apart ?? null } }
+    if (row.layer_bytes !== null && row.layer_bytes !== node.size) {
+      return { detail: `it says its layer has ${node.size} bytes, the layer's row says ${row.layer_bytes}`, should: { layer_size: row.layer_bytes } }
+    }
+    return undefined
+  })()
   return { fault, strong: strong?.strongId }
 }
 
@@ -63,14 +79,14 @@ const lineOf = Effect.fnUntraced(function*(home: Shape, tip: string) {
  */
 export const wrong = Effect.fn("OldRows.wrong")(function*(home: Shape): Effect.fn.Return<ReadonlyArray<WrongNode>, StoreError> {
   const { db } = home
-  const rows = new Map((yield* db.rows(Row, db.sql`SELECT i.id, i.manifest, NOT EXISTS (SELECT 1 FROM images c WHERE c.parent = i.id) AS tip, l.size AS layer_bytes
+  const rows = new Map((yield* db.rows(Row, db.sql`SELECT i.id, i.manifest, i.config_digest, NOT EXISTS (SELECT 1 FROM images c WHERE c.parent = i.id) AS tip, l.size AS layer_bytes
     FROM images i LEFT JOIN layers l ON l.diff_id = i.layer_diff AND l.state <> 'deleting' WHERE i.kind IN ('schema1', 'v1')`)).map((row) => [row.id, row]))
   const found = new Map<string, WrongNode>()
   const seen = new Set<string>()
   const line = Effect.fnUntraced(function*(id: string) {
     const nodes = yield* lineOf(home, id)
     if (nodes === undefined) {
-      found.set(id, { id, detail: "the images it stands on are not there, or stand on it" })
+      found.set(id, { id, detail: "the images it stands on are not there, or stand on it", mend: undefined })
       return void seen.add(id)
     }
     const forms = Result.getOrUndefined(OciForm.chain(nodes.map((node) => ({ id: node.id, json: textOf(node), layer: node.own })), hash)) ?? []
@@ -81,7 +97,9 @@ export const wrong = Effect.fn("OldRows.wrong")(function*(home: Shape): Effect.f
       const { fault, strong } = faultOf(node, row, forms[at]?.manifest.descriptor.digest, below)
       below = strong
       seen.add(node.id)
-      if (fault !== undefined) found.set(node.id, { id: node.id, detail: fault })
+      if (fault === undefined) continue
+      const should = fault.should
+      found.set(node.id, { id: node.id, detail: fault.detail, mend: should === undefined ? undefined : db.run(db.sql`UPDATE images SET ${db.sql.update(should)} WHERE id = ${node.id}`) })
     }
   })
   for (const { id, tip } of rows.values()) if (tip === 1) yield* line(id)

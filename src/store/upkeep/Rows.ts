@@ -225,6 +225,6 @@ export const wrong = Effect.fn("Rows.wrong")(function*(home: Shape) {
     const one = yield* manifestRows(home, row)
     if (one !== undefined) found.push(one)
   }
-  const nodes = (yield* OldRows.wrong(home)).map(({ detail, id }): Wrong => ({ subject: id, detail, mend: undefined }))
+  const nodes = (yield* OldRows.wrong(home)).map(({ detail, id, mend }): Wrong => ({ subject: id, detail, mend }))
   return [...found, ...yield* indexRows(home), ...nodes, ...yield* otherRows(home), ...yield* tagRows(home)]
 })
