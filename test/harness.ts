@@ -1,7 +1,7 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert } from "@effect/vitest"
 import { ConfigProvider, Effect, Layer, type Scope } from "effect"
-import { mkdtempSync, readdirSync, rmSync } from "node:fs"
+import { mkdtempSync, readdirSync, readlinkSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Check from "../src/Check.ts"
@@ -56,6 +56,15 @@ export const assertSound = (folder: string, { partials = false } = {}) => Effect
 /** The plan of a modern image. */
 export const planned = (reference: string, platform: string) => Effect.flatMap(Pull.plan(reference, { platform }), (plan) =>
   plan.kind === "schema1" || plan.kind === "v1" || plan.kind === "artifact" || plan.kind === "index" ? Effect.die(new Error("no modern image")) : Effect.succeed(plan))
+
+/** What this process has open, as /proc names it. */
+export const openPaths = (): ReadonlyArray<string> => readdirSync("/proc/self/fd").flatMap((fd) => {
+  try {
+    return [readlinkSync(`/proc/self/fd/${fd}`)]
+  } catch {
+    return [] // that of the listing itself
+  }
+})
 
 /** Descriptors this process has open. */
 export const openDescriptors = (): number => readdirSync("/proc/self/fd").length

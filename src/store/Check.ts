@@ -130,7 +130,7 @@ const layers = Effect.fnUntraced(function*({ root, db }: Shape) {
 })
 
 const ingests = Effect.fnUntraced(function*(home: Shape) {
-  const { root, db } = home
+  const { root, db, owner } = home
   const names = yield* Disk.call("list", `${root}/ingest`, () => readdirSync(`${root}/ingest`))
   const rows = yield* db.rows(IngestRow, db.sql`SELECT ${db.sql.literal(ingestColumns)} FROM ingests`)
   const known = new Set(rows.map(({ path }) => path))
@@ -140,12 +140,12 @@ const ingests = Effect.fnUntraced(function*(home: Shape) {
   const findings: Array<Finding> = strange
     .map((name) => ({ kind: "ingest-row-missing", subject: `ingest/${name}`, detail: "an entry of ingest/ that the store does not list" }))
   // What a living owner has may be about to come or just be gone; what lost its owner since this opening swept is swept now.
-  for (const row of rows.filter(({ owner }) => owner === null)) {
+  for (const row of rows.filter((row) => row.owner === null)) {
     const { kind, path } = row
     const there = Disk.call("read", path, () => look(absolute(root, path)) !== undefined)
     if ((yield* there) && kind === "blob") continue
     yield* Effect.ignore(settle(home, row))
-    const [still] = yield* db.rows(Count, db.sql`SELECT count(*) AS count FROM ingests WHERE path = ${path} AND owner IS NULL`)
+    const [still] = yield* db.rows(Count, db.sql`SELECT count(*) AS count FROM ingests WHERE path = ${path} AND (owner IS NULL OR owner = ${owner.self.token})`)
     if (still?.count !== 1) continue
     findings.push((yield* there)
       ? { kind: "ingest-left", subject: path, detail: `left by a dead ${kind} and not to be removed so far; remove it by hand` }
