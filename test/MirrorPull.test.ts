@@ -85,6 +85,6 @@ describe("over a whole pull", () => {
     assert.strictEqual(asked, 2)
   }).pipe(Effect.provideService(Routes, {
     of: (repository) => Effect.succeed([{ ...direct(repository, []), host: "mirror.example", mirror: true, why: "a test" }, direct(repository, [])]),
-    host: () => Effect.die("not asked"), names: () => Effect.succeed([]), trust: Effect.succeed([])
+    host: () => Effect.die("not asked"), names: () => Effect.succeed([]), trust: Effect.succeed({ authorities: [], keychain: false })
   })))
 })

@@ -38,7 +38,7 @@ export const make = Effect.gen(function*() {
   const widen = Effect.fnUntraced(function*(host: string) {
     const all = yield* Effect.mapError(trust, ({ path, problem }) => unusable(host, `${path} cannot be used: ${problem}`))
     const known = new Set(getCACertificates("default").map((pem) => pem.trim()))
-    more = all.filter((pem) => !known.has(pem.trim()))
+    more = [...new Set([...all.authorities, ...all.keychain ? getCACertificates("system") : []])].filter((pem) => !known.has(pem.trim()))
     return more.length > 0
   })
 

@@ -17,7 +17,7 @@ const tlsStep = ({ detail, host }: { readonly detail: string; readonly host: str
   if (/another name|know itself by this name/.test(detail)) return "check the host's name, or ask it by the name its certificate is for"
   if (/expired|not valid yet|revoked|version of TLS/.test(detail)) return "whoever runs the registry has to mend this; check this machine's clock too"
   if (/client certificate/.test(detail)) return `put yours, as client.cert and client.key, into ~/.config/docker/certs.d/${host} or /etc/docker/certs.d/${host}`
-  return `put its authority, as ca.crt, into ~/.config/docker/certs.d/${host} or /etc/docker/certs.d/${host}, or name it in SSL_CERT_FILE`
+  return `put its authority, as ca.crt, into ~/.config/docker/certs.d/${host} or /etc/docker/certs.d/${host}, or name it in SSL_CERT_FILE or NODE_EXTRA_CA_CERTS`
 }
 
 const nextStep: Record<typeof NetworkReason.Type, string> = {

@@ -74,6 +74,12 @@ export interface Candidate {
   readonly why: string
 }
 
+/** Authorities (PEM, one each), and whether those that the operating system itself keeps are meant too. */
+export interface Trust {
+  readonly authorities: ReadonlyArray<string>
+  readonly keychain: boolean
+}
+
 /** How repositories are reached. */
 export interface Routes {
   /** The routes to a repository in the order they are tried. */
@@ -82,14 +88,14 @@ export interface Routes {
   readonly host: (host: string, options: RegistryOptions) => Effect.Effect<Pick<Route, "schemes" | "tls">, ConfigError>
   /** The names that a name without a registry may stand for, in the order they are tried; none: Docker's rule holds. */
   readonly names: (text: string) => Effect.Effect<ReadonlyArray<Candidate>, ConfigError>
-  /** Authorities (PEM, one each) trusted for every host besides Node's: the user's and the machine's. Asked for when a certificate's is not known. */
-  readonly trust: Effect.Effect<ReadonlyArray<string>, ConfigError>
+  /** Authorities trusted for every host besides Node's: the user's and the machine's. Asked for when a certificate's is not known. */
+  readonly trust: Effect.Effect<Trust, ConfigError>
 }
 
 /** The routes in force: the registry itself. `config/Load` makes those of the user's configuration. */
 export const Routes = Context.Reference<Routes>("registry/Routes", {
   defaultValue: () => ({
     of: (repository, { insecure }) => Effect.succeed([direct(repository, insecure)]), host: (host, { insecure }) => Effect.succeed(plainly(host, insecure)),
-    names: () => Effect.succeed([]), trust: Effect.succeed([])
+    names: () => Effect.succeed([]), trust: Effect.succeed({ authorities: [], keychain: false })
   })
 })

@@ -1,6 +1,5 @@
 import { Config, ConfigProvider, Effect, FileSystem, Layer, Option } from "effect"
 import { lookup } from "node:dns/promises"
-import { getCACertificates } from "node:tls"
 import { hostOf, hubNames, isAddress, isListed, nameOf, type RegistryOptions, schemes } from "../Endpoint.ts"
 import { type Candidate, direct, plainTls, type Repository, type Route, Routes, type Tls } from "../Route.ts"
 import { Blocked, type ConfigError, where } from "./ConfigError.ts"
@@ -165,14 +164,14 @@ export const make = Effect.gen(function*() {
       Effect.map(Option.getOrElse(() => "")), Effect.orElseSucceed(() => ""), Effect.provideService(ConfigProvider.ConfigProvider, provider))
     const named = path === "" ? undefined : (yield* files.tls("$SSL_CERT_FILE", { ca: [path], client: [] })).ca.flatMap(Files.each)
     const { authorities: { files: bundles, folders, keychain } } = places
-    const found = new Set(named ?? (keychain ? getCACertificates("system") : []))
+    const found = new Set(named)
     for (const bundle of named === undefined ? bundles : []) {
       const all = yield* files.authorities(bundle)
       for (const one of all ?? []) found.add(one)
       if (all !== undefined) break
     }
     for (const folder of folders) for (const name of (yield* files.names(folder)) ?? []) for (const one of (yield* files.authorities(`${folder}/${name}`)) ?? []) found.add(one)
-    return [...found]
+    return { authorities: [...found], keychain: keychain && named === undefined }
   }))
 
   return { of, host: (name, options) => host(name.toLowerCase(), options, false), names, trust } satisfies Routes
