@@ -30,6 +30,7 @@ const grow = (store: string, from: number, images: number) => {
   const blob = into("blobs", "digest,size,state,since"), layer = into("layers", "diff_id,size,entries,state,boot,since"), chain = into("chains", "chain_id,parent,diff_id")
   const image = into("images", "id,kind,config_digest,config_type,config,chain,manifest,platform,since"), manifest = into("manifests", "digest,media_type,size,image")
   const part = into("manifest_blobs", "manifest,role,position,digest,media_type,size,diff_id"), tag = into("tags", "name,reference,image,manifest,target,since")
+  const chained = db.prepare("UPDATE images SET chain = ? WHERE id = ?")
   const log = into("tag_log", "at,name,reference,new_image,manifest"), held = into("layer_blobs", "blob,diff_id,media_type,size"), origin = into("origins", "digest,repository,endpoint,at")
   for (let n = from; n < images; n++) {
     const config = `{"n":${n}}`
@@ -52,7 +53,7 @@ const grow = (store: string, from: number, images: number) => {
       below = id
       part.run(own, "layer", at, what, "layer", 1000, diff)
     }
-    db.prepare("UPDATE images SET chain = ? WHERE id = ?").run(below, id.slice(7))
+    chained.run(below, id.slice(7))
     tag.run(`docker.io/many/repo${n % 5000}`, `v${n}`, id.slice(7), own, own, n)
     log.run(n, `docker.io/many/repo${n % 5000}`, `v${n}`, id.slice(7), own)
     origin.run(own, `docker.io/many/repo${n % 5000}`, "https://registry-1.docker.io", n)
