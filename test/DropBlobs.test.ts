@@ -164,7 +164,7 @@ describe("DropBlobs", () => {
     registry.script([])
     assert.strictEqual((yield* graph("save", "-o", join(folder, "after.tar"), reference)).code, 0)
     assert.isTrue(readFileSync(join(folder, "after.tar")).equals(readFileSync(join(folder, "before.tar"))))
-  }).pipe(Effect.scoped), 60_000)
+  }).pipe(Effect.scoped), 120_000)
 
   it.live("old images: what a v2 registry gave as schema1 is given up and fetched again, what a v1 registry gave is kept", () => Effect.gen(function*() {
     const folder = yield* temporary
