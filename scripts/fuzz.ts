@@ -1,4 +1,4 @@
-// Mutates good and hostile input and watches what comes of it: npm run fuzz -- --target tar|apply|gzip|manifest --seconds N [--seed S]
+// Mutates good and hostile input and watches what comes of it: npm run fuzz -- --target tar|apply|gzip|manifest|json|schema1 --seconds N [--seed S]
 // Anything but a refusal or a sound result is a find: it is written to test/fuzz/fixtures, and the exit code is 1.
 import { execFileSync } from "node:child_process"
 import { createHash } from "node:crypto"

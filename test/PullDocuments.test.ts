@@ -132,8 +132,8 @@ const rows: ReadonlyArray<readonly [name: string, make: (registry: TestRegistry)
   ["an artifact by its config", put(artifact({ config: { ...artifact({}).config.descriptor, mediaType: "application/vnd.oci.empty.v1+json" } })), "ok"],
   ["an artifact by its layers", put(artifact({})), "ok"],
   ["an artifact by its artifactType", put(artifact({ artifactType: "application/vnd.example.sbom" })), "ok"],
-  ["an artifact whose blob is not there", put(artifact({ layers: [{ mediaType: "text/plain", digest: zero, size: 3 }] })), ["NotFound"]],
-  ["an artifact whose blob has another size", put(artifact({ layers: [{ ...artifact({}).layers[0], size: 3 }] })), damaged],
+  ["an artifact whose blob is not there", put(withFields({ config: { mediaType: "application/vnd.example+json", digest: zero, size: 3 }, layers: [] })), ["NotFound"]],
+  ["an artifact whose blob has another size", put(withFields({ config: { ...image({ layers: [entries] }).config.descriptor, mediaType: "application/vnd.example+json", size: 3 }, layers: [] })), damaged],
   ["an artifact in an index for this platform", put(index([{ built: artifact({}), platform: own }])), "ok"],
   ["an index of artifacts alone", put(index([{ built: artifact({}), platform: null }])), ["NoPlatform"]]
 ]

@@ -120,11 +120,14 @@ export const remove = Effect.fn("Graph.remove")(function*(
     // Images of an index that was stored whole go with its last tag, as far as they have none of their own.
     const members = new Set(together.map(({ id }) => id))
     if (tag === undefined) members.delete(id)
+    let removed = false
     for (const member of members) {
       const [row] = yield* db.rows(Free, sql`SELECT parent FROM images i WHERE id = ${member} AND NOT EXISTS (SELECT 1 FROM tags WHERE image = i.id)
         AND NOT EXISTS (SELECT 1 FROM images child WHERE child.parent = i.id)
         AND NOT EXISTS (SELECT 1 FROM manifests m JOIN members x ON x.manifest = m.digest JOIN tags t ON t.target = x.target WHERE m.image = i.id)`)
-      if (row !== undefined) gone.push(yield* dissolve(home, member))
+      if (row === undefined) continue
+      gone.push(yield* dissolve(home, member))
+      removed ||= member === id
     }
     let next: string | null = untagged.length < tags.length || members.has(id) ? null : id
     // What an image of the old graph stood on goes with it, as far as it has neither a tag nor another child.
@@ -133,10 +136,11 @@ export const remove = Effect.fn("Graph.remove")(function*(
         AND NOT EXISTS (SELECT 1 FROM tags WHERE image = i.id) AND NOT EXISTS (SELECT 1 FROM images child WHERE child.parent = i.id)`)
       if (row === undefined) break
       gone.push(yield* dissolve(home, next))
+      removed = true
       next = row.parent
     }
     return {
-      untagged, children, image: gone.length > 0 ? id : undefined, blobs: gone.flatMap(({ blobs }) => blobs), layers: gone.flatMap(({ layers }) => layers),
+      untagged, children, image: removed ? id : undefined, blobs: gone.flatMap(({ blobs }) => blobs), layers: gone.flatMap(({ layers }) => layers),
       removals: gone.flatMap(({ removals }) => removals)
     }
   }))

@@ -22,7 +22,7 @@ const on = async (name: string, work: (target: Target) => Promise<void>) => {
 }
 
 describe("The fuzzer", () => {
-  for (const [name, turns] of [["tar", 600], ["apply", 60], ["gzip", 60], ["manifest", 300]] as const) {
+  for (const [name, turns] of [["tar", 600], ["apply", 60], ["gzip", 60], ["manifest", 300], ["json", 300], ["schema1", 300]] as const) {
     it(`finds nothing in a few turns of ${name}, which take and refuse some`, () => on(name, async (target) => {
       const fuzz = new Fuzz(target, 7)
       for (let n = 0; n < turns; n++) await fuzz.turn()

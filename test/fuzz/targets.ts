@@ -1,6 +1,6 @@
 import { Buffer } from "node:buffer"
 import { createHash } from "node:crypto"
-import { mkdirSync, writeFileSync } from "node:fs"
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Result } from "effect"
 import { Apply } from "../../src/layer/apply/Apply.ts"
@@ -12,7 +12,10 @@ import * as Syscalls from "../../src/layer/Syscalls.ts"
 import { TarReader } from "../../src/layer/tar/Tar.ts"
 import { removeTree } from "../../src/layer/tree/Remove.ts"
 import * as Config from "../../src/image/ImageConfig.ts"
+import * as Json from "../../src/image/Json.ts"
 import * as Manifest from "../../src/image/Manifest.ts"
+import * as SignedManifest from "../../src/image/v1/SignedManifest.ts"
+import * as Jws from "../../src/registry/Jws.ts"
 import { ImageBuilder } from "../../src/testing/index.ts"
 import { layerCases } from "../../src/testing/LayerCases.ts"
 import { fingerprint } from "../layer/apply/cases.ts"
@@ -189,6 +192,49 @@ const manifest: Target = {
   }
 }
 
+/** What JSON.parse makes of a document that was taken must be the same; numbers that are no plain integers are compared as numbers. */
+const same = (ours: Json.Value, theirs: unknown): boolean => {
+  if (ours instanceof Json.Decimal) return Object.is(Number(ours.text), theirs)
+  if (Array.isArray(ours)) return Array.isArray(theirs) && ours.length === theirs.length && ours.every((item, index) => same(item, theirs[index]))
+  if (!Json.isObject(ours)) return Object.is(ours, theirs)
+  if (typeof theirs !== "object" || theirs === null || Array.isArray(theirs)) return false
+  const fields = new Map(Object.entries(theirs))
+  const keys = Object.keys(ours)
+  return keys.length === fields.size && keys.every((key) => fields.has(key) && same(ours[key] ?? null, fields.get(key)))
+}
+
+const json: Target = {
+  ...manifest,
+  run: (input) => {
+    const began = performance.now()
+    const decoded = Json.decode(input)
+    if (performance.now() - began > 2000) throw new Error("it took more than 2 seconds")
+    if (Result.isFailure(decoded)) return true
+    if (!same(decoded.success, JSON.parse(input.toString()))) throw new Error("JSON.parse makes something else of it")
+    return false
+  }
+}
+
+const schema1: Target = {
+  corpus: readFileSync(new URL("../fixtures/schema1.jsonl", import.meta.url), "utf8").split("\n").filter((line) => line !== "").flatMap((line) => {
+    const { manifest }: { readonly manifest?: string } = JSON.parse(line)
+    return manifest === undefined || manifest.length > 20_000 ? [] : [Buffer.from(manifest)]
+  }),
+  words: [
+    ...manifest.words,
+    ...["\"formatLength\":1,", "\"formatTail\":\"Cn0\"", "\"protected\":\"e30\"", "\"alg\":\"RS256\"", "\"alg\":\"ES256\"", "\"alg\":\"none\"", "\"kty\":\"RSA\"", "\"x5c\":[\"\"]", "\"signatures\":[],", "\"fsLayers\":[],", "\\u2028", "AAAA", "=="]
+      .map((text) => Buffer.from(text))
+  ],
+  mend: (input) => input, close: () => {},
+  run: (input) => {
+    const began = performance.now()
+    const decoded = SignedManifest.decode(input, Jws.hash)
+    const refused = Result.isFailure(decoded) || Result.isFailure(Result.flatMap(decoded.success.envelope, Jws.verify)) || Result.isFailure(SignedManifest.signed(decoded.success))
+    if (performance.now() - began > 2000) throw new Error("it took more than 2 seconds")
+    return refused
+  }
+}
+
 /** All targets by name; `pack` compresses in every known way, `temp` is a folder for what is applied. */
 export const targets = (temp: string, pack: (input: Uint8Array) => ReadonlyArray<Buffer>): Readonly<Partial<Record<string, () => Target>>> =>
-  ({ tar: () => tar, apply: () => apply(temp), gzip: () => gzip(pack), manifest: () => manifest })
+  ({ tar: () => tar, apply: () => apply(temp), gzip: () => gzip(pack), manifest: () => manifest, json: () => json, schema1: () => schema1 })
