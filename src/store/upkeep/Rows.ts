@@ -112,12 +112,12 @@ const tagRows = Effect.fnUntraced(function*({ db }: Shape) {
   })
 })
 
-const IndexRow = Schema.Struct({ manifest: Digest, kind: Schema.String, position: Schema.Int, digest: Digest, media_type: Schema.String, size: Schema.Int })
+const IndexRow = Schema.Struct({ manifest: Digest, kind: Schema.String, digest: Digest, media_type: Schema.String, size: Schema.Int })
 
 /** The documents that led to a manifest: each an index that names it, or another of them; of a schema1 image what was signed, and the whole. */
 const indexRows = Effect.fnUntraced(function*({ db, root }: Shape) {
   const { sql } = db
-  const rows = yield* db.rows(IndexRow, sql`SELECT p.manifest, i.kind, p.position, p.digest, p.media_type, p.size FROM manifest_blobs p
+  const rows = yield* db.rows(IndexRow, sql`SELECT p.manifest, i.kind, p.digest, p.media_type, p.size FROM manifest_blobs p
     JOIN manifests m ON m.digest = p.manifest JOIN images i ON i.id = m.image WHERE p.role = 'index' ORDER BY p.manifest, p.position`)
   const found: Array<Wrong> = []
   const documents = new Map<Digest, { readonly mediaType: string; readonly size: number; readonly names: ReadonlySet<string> } | undefined>()
@@ -129,14 +129,8 @@ const indexRows = Effect.fnUntraced(function*({ db, root }: Shape) {
   }
   const others = new Map<Digest, Array<Digest>>()
   for (const { digest, manifest } of rows) others.set(manifest, [...others.get(manifest) ?? [], digest])
-  const seen = new Map<Digest, number>()
   for (const row of rows) {
-    const at = seen.get(row.manifest) ?? 0
-    seen.set(row.manifest, at + 1)
     const mine = sql`manifest = ${row.manifest} AND role = 'index' AND digest = ${row.digest}`
-    if (row.position !== at) {
-      found.push({ subject: row.manifest, detail: `the document ${row.digest} that led to it is listed at ${row.position} instead of ${at}`, mend: db.run(sql`UPDATE manifest_blobs SET position = ${at} WHERE ${mine}`) })
-    }
     if (row.kind === "schema1" || row.kind === "v1") {
       const size = (yield* bytesOf(root, row.digest))?.byteLength ?? row.size
       if (size === row.size && (row.media_type === MediaType.schema1 || row.media_type === MediaType.schema1Signed)) continue
