@@ -27,7 +27,7 @@ import { Graph } from "../src/store/Graph.ts"
 import { Collector } from "../src/store/upkeep/Collector.ts"
 import * as Archive from "../src/testing/Archive.ts"
 import { ImageBuilder, LegacyImage, TestRegistry, V1Server } from "../src/testing/index.ts"
-import * as SavedArchive from "../src/testing/SavedArchive.ts"
+import * as SavedArchive from "../src/testing/old/SavedArchive.ts"
 import * as Towline from "../src/Towline.ts"
 
 const { values } = parseArgs({ options: { rounds: { type: "string", default: "2000" }, seed: { type: "string", default: "1" } } })

@@ -6,8 +6,8 @@ import { Control } from "./layer/Control.ts"
 import { isCompressed } from "./layer/inflate/Inflate.ts"
 import type { Workers } from "./layer/Workers.ts"
 import { Native, perform } from "./Layers.ts"
-import * as Disk from "./store/Disk.ts"
-import * as Files from "./store/Files.ts"
+import * as Disk from "./store/disk/Disk.ts"
+import * as Files from "./store/disk/Files.ts"
 import { LayerStore } from "./store/LayerStore.ts"
 
 /** Where an archive is: a file or folder by its path, or bytes as they come, under the name that errors give them. */

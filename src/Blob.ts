@@ -1,8 +1,8 @@
 import { Effect, type Scope, type Stream } from "effect"
 import type { Digest } from "./image/Digest.ts"
 import { BlobStore, type NotInStore } from "./store/BlobStore.ts"
-import type { StoreError } from "./store/Disk.ts"
-import * as Files from "./store/Files.ts"
+import type { StoreError } from "./store/disk/Disk.ts"
+import * as Files from "./store/disk/Files.ts"
 import { Leases } from "./store/Leases.ts"
 
 /** An open blob: it stays in the store, and these work, until the scope it was opened in closes. */

@@ -9,7 +9,7 @@ import { NetworkError, type RegistryFailure } from "./registry/Errors.ts"
 import { Registry, type Repository } from "./registry/Registry.ts"
 import * as RetryPolicy from "./registry/RetryPolicy.ts"
 import { BlobStore, type NotInStore } from "./store/BlobStore.ts"
-import * as Disk from "./store/Disk.ts"
+import * as Disk from "./store/disk/Disk.ts"
 import type { Validator } from "./store/Ingest.ts"
 
 /** Everything a download can fail with. */

@@ -3,7 +3,7 @@ import { beside, type CheckProgress, obstacle, recorded, unreadable } from "./Ch
 import { Digest } from "./image/Digest.ts"
 import { Workers } from "./layer/Workers.ts"
 import type { BlobStore } from "./store/BlobStore.ts"
-import type { StoreError } from "./store/Disk.ts"
+import type { StoreError } from "./store/disk/Disk.ts"
 import { LayerStore } from "./store/LayerStore.ts"
 import { Leases } from "./store/Leases.ts"
 import type { Compressed } from "./store/upkeep/Compressed.ts"

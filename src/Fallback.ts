@@ -2,7 +2,7 @@ import { Effect, Result } from "effect"
 import * as Reference from "./image/Reference.ts"
 import * as Policy from "./Policy.ts"
 import { NetworkError, type RegistryFailure } from "./registry/Errors.ts"
-import * as Protocol from "./registry/Protocol.ts"
+import * as Protocol from "./registry/route/Protocol.ts"
 import { Registry } from "./registry/Registry.ts"
 import { type V1Index, V1Registry } from "./registry/V1Registry.ts"
 

@@ -1,7 +1,7 @@
 import { Effect, Option, Result, Schema } from "effect"
 import * as Config from "./image/ImageConfig.ts"
 import * as Compatibility from "./image/v1/Compatibility.ts"
-import * as GoText from "./image/v1/GoText.ts"
+import * as GoText from "./image/v1/go/GoText.ts"
 import * as V1Image from "./image/v1/V1Image.ts"
 import { BlobStore } from "./store/BlobStore.ts"
 import { Graph, type Node } from "./store/Graph.ts"

@@ -8,8 +8,8 @@ import { defaultLimits, type Limits as LayerLimits } from "./layer/Limits.ts"
 import { type LayerRefused, type SystemFault, Workers } from "./layer/Workers.ts"
 import type { Repository } from "./registry/Registry.ts"
 import { BlobStore } from "./store/BlobStore.ts"
-import * as Disk from "./store/Disk.ts"
-import * as Files from "./store/Files.ts"
+import * as Disk from "./store/disk/Disk.ts"
+import * as Files from "./store/disk/Files.ts"
 import { LayerStore, type Staging } from "./store/LayerStore.ts"
 
 /** Everything that making a layer can fail with. */

@@ -9,7 +9,7 @@ import { Control } from "./layer/Control.ts"
 import { perform } from "./Layers.ts"
 import { BlobDamaged, BlobStore } from "./store/BlobStore.ts"
 import { Leases } from "./store/Leases.ts"
-import * as Files from "./store/Files.ts"
+import * as Files from "./store/disk/Files.ts"
 import { LayerStore } from "./store/LayerStore.ts"
 
 /** The layout's marker (image-spec, image-layout.md#oci-layout-file). */

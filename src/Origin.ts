@@ -2,7 +2,7 @@ import { Effect, Result, Schema } from "effect"
 import * as Reference from "./image/Reference.ts"
 import { NetworkError, NotFound, type Tried, Unauthorized } from "./registry/Errors.ts"
 import { Registry, type Repository } from "./registry/Registry.ts"
-import { urlOf } from "./registry/Route.ts"
+import { urlOf } from "./registry/route/Route.ts"
 
 /** A place that may serve the repository, in the order in which they are asked. */
 export const PlannedEndpoint = Schema.Struct({

@@ -1,5 +1,5 @@
 import { Context } from "effect"
-import type { Mode } from "./registry/Protocol.ts"
+import type { Mode } from "./registry/route/Protocol.ts"
 
 /**
  * `safe`: v2 first, v1 only where v2 is absent, signatures must verify. `docker-1.9`: the endpoints, fallbacks and signatures

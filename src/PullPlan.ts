@@ -14,7 +14,7 @@ import { LayerState } from "./progress/PullEvent.ts"
 import { Registry, type Repository } from "./registry/Registry.ts"
 import * as Schema1Plan from "./Schema1Plan.ts"
 import { BlobStore } from "./store/BlobStore.ts"
-import * as Disk from "./store/Disk.ts"
+import * as Disk from "./store/disk/Disk.ts"
 import { LayerStore } from "./store/LayerStore.ts"
 
 /** Manifests, indexes and configs are held whole, up to 4 MiB. */

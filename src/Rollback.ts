@@ -2,7 +2,7 @@ import { Effect, Option, Result } from "effect"
 import * as Reference from "./image/Reference.ts"
 import * as Pull from "./Pull.ts"
 import { Graph } from "./store/Graph.ts"
-import { type Earlier, History } from "./store/History.ts"
+import { type Earlier, History } from "./store/names/History.ts"
 
 /** What a rollback did: the tag names `image` by `digest` again. */
 export interface RolledBack {

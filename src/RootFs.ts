@@ -5,9 +5,9 @@ import { type LayerError, Native, perform, stage, type Wanted } from "./Layers.t
 import { Control } from "./layer/Control.ts"
 import type { Unset } from "./layer/Job.ts"
 import type { OwnerMap } from "./layer/merge/Owners.ts"
-import * as Disk from "./store/Disk.ts"
-import type { StoreError } from "./store/Disk.ts"
-import * as Files from "./store/Files.ts"
+import * as Disk from "./store/disk/Disk.ts"
+import type { StoreError } from "./store/disk/Disk.ts"
+import * as Files from "./store/disk/Files.ts"
 import { LayerStore, type Staging } from "./store/LayerStore.ts"
 import { Leases } from "./store/Leases.ts"
 

@@ -3,8 +3,8 @@ import { resolve } from "node:path"
 import type { LayerError, Wanted } from "./Layers.ts"
 import type { OwnerMap } from "./layer/merge/Owners.ts"
 import * as RootFs from "./RootFs.ts"
-import type { StoreError } from "./store/Disk.ts"
-import * as Files from "./store/Files.ts"
+import type { StoreError } from "./store/disk/Disk.ts"
+import * as Files from "./store/disk/Files.ts"
 import { LayerStore } from "./store/LayerStore.ts"
 
 /** Needs what `RootFs.assemble` needs, without a scope of its own. */

@@ -5,11 +5,11 @@ import { Workers } from "./layer/Workers.ts"
 import { Layers, perform } from "./Layers.ts"
 import { Pools } from "./Pools.ts"
 import * as Configuration from "./registry/config/Load.ts"
-import { Credentials } from "./registry/Credentials.ts"
+import { Credentials } from "./registry/auth/Credentials.ts"
 import { Registry } from "./registry/Registry.ts"
 import { Transport } from "./registry/Transport.ts"
 import { V1Registry } from "./registry/V1Registry.ts"
-import type { StoreError } from "./store/Disk.ts"
+import type { StoreError } from "./store/disk/Disk.ts"
 import * as Store from "./store/Store.ts"
 
 /** What the whole is made from. */

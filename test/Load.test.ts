@@ -12,7 +12,7 @@ import { Graph } from "../src/store/Graph.ts"
 import { LayerStore } from "../src/store/LayerStore.ts"
 import * as Archive from "../src/testing/Archive.ts"
 import * as ImageBuilder from "../src/testing/ImageBuilder.ts"
-import * as SavedArchive from "../src/testing/SavedArchive.ts"
+import * as SavedArchive from "../src/testing/old/SavedArchive.ts"
 import { assertSound, openDescriptors, temporary, towline } from "./harness.ts"
 
 const base = ImageBuilder.layer([{ path: "etc/" }, { path: "etc/base", contents: "base" }], { compression: "none" })

@@ -10,10 +10,10 @@ import * as Pull from "../src/Pull.ts"
 import * as RootFs from "../src/RootFs.ts"
 import * as Save from "../src/Save.ts"
 import { Graph } from "../src/store/Graph.ts"
-import { Listing } from "../src/store/Listing.ts"
+import { Listing } from "../src/store/names/Listing.ts"
 import { Collector } from "../src/store/upkeep/Collector.ts"
 import { attestation, image, index, layer, layerOf } from "../src/testing/ImageBuilder.ts"
-import { TestRegistry } from "../src/testing/TestRegistry.ts"
+import { TestRegistry } from "../src/testing/server/TestRegistry.ts"
 import { assertSound, temporary, towline } from "./harness.ts"
 
 const shared = layer([{ path: "shared", contents: "in both" }])

@@ -7,7 +7,7 @@ import * as Pull from "../src/Pull.ts"
 import { Graph } from "../src/store/Graph.ts"
 import * as Archive from "../src/testing/Archive.ts"
 import { Fault, LegacyImage, V1Server, type V1ServerOptions } from "../src/testing/index.ts"
-import type { Rule } from "../src/testing/Fault.ts"
+import type { Rule } from "../src/testing/server/Fault.ts"
 import { assertSound, temporary, towline } from "./harness.ts"
 import { limits } from "./outcome.ts"
 

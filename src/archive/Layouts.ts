@@ -2,8 +2,8 @@ import { type Stream } from "effect"
 import type { Descriptor } from "../image/Descriptor.ts"
 import { type Digest, parts } from "../image/Digest.ts"
 import * as MediaType from "../image/MediaType.ts"
-import * as GoJson from "../image/v1/GoJson.ts"
-import * as GoText from "../image/v1/GoText.ts"
+import * as GoJson from "../image/v1/go/GoJson.ts"
+import * as GoText from "../image/v1/go/GoText.ts"
 import type { Member } from "./TarWriter.ts"
 
 /** A blob that goes into an archive. */

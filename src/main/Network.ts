@@ -1,5 +1,5 @@
 import { Effect, Layer, Option } from "effect"
-import { RegistryOptions } from "../registry/Endpoint.ts"
+import { RegistryOptions } from "../registry/route/Endpoint.ts"
 import { Manners } from "../registry/Politeness.ts"
 import { Limits } from "../registry/RetryPolicy.ts"
 import { type NetworkFlags, rate, wait } from "./NetworkFlags.ts"

@@ -6,13 +6,13 @@ import * as Network from "./NetworkFlags.ts"
 import * as RootFs from "./RootFsFlags.ts"
 import { version } from "./version.ts"
 
-const verbs = Effect.promise(() => import("./GraphCommand.ts"))
-const upkeep = Effect.promise(() => import("./UpkeepCommand.ts"))
+const verbs = Effect.promise(() => import("./commands/GraphCommand.ts"))
+const upkeep = Effect.promise(() => import("./commands/UpkeepCommand.ts"))
 const names = Argument.String("image").pipe(
   Argument.withDescription("name:tag, name@digest, an image id or the first digits of one"), Argument.variadic({ min: 1 }))
 const flags = { store: Cli.store, json: Cli.json }
 
-const lists = Effect.promise(() => import("./ListCommand.ts"))
+const lists = Effect.promise(() => import("./commands/ListCommand.ts"))
 const ls = Command.make("ls", {
   ...flags,
   names: Argument.String("name").pipe(Argument.withDescription("Only these: name, name:tag, or a pattern with * and ? (default: all)"), Argument.variadic({ min: 0 })),
@@ -87,7 +87,7 @@ const log = Command.make("log", {
   Command.withDescription("Show what tags pointed to, when, and which endpoint answered; the latest first"),
   Command.withExamples([{ command: "graph log debian:12", description: "Every value the tag had; pull --rollback debian:12 goes one back" }]))
 
-const filesVerbs = Effect.promise(() => import("./FilesCommand.ts"))
+const filesVerbs = Effect.promise(() => import("./commands/FilesCommand.ts"))
 const oneImage = (name: string) => Argument.String(name).pipe(Argument.withDescription("name:tag, name@digest, an image id or the first digits of one"))
 
 const files = Command.make("files", {
@@ -115,7 +115,7 @@ const load = Command.make("load", {
     Flag.withDescription("os/arch[/variant] to choose of an image for several, or all for every image and artifact of an index (default: this host's)"), Flag.withMetavar("OS/ARCH"), Flag.optional),
   unpack: Flag.Boolean("unpack").pipe(Flag.withDescription("Unpack the layers into the store (default: yes)"), Flag.withDefault(true)),
   limits, durability: Cli.durability, progress: Cli.progress, quiet: Cli.quiet
-}, (flags) => Effect.flatMap(Effect.promise(() => import("./LoadCommand.ts")), ({ load }) => load(flags))).pipe(
+}, (flags) => Effect.flatMap(Effect.promise(() => import("./commands/LoadCommand.ts")), ({ load }) => load(flags))).pipe(
   Command.withDescription("Load the images of an archive: what docker save and podman save write, of any age, or an OCI layout; plain or compressed"),
   Command.withExamples([
     { command: "graph load app.tar.gz", description: "Load what docker save wrote" },
@@ -129,14 +129,14 @@ const save = Command.make("save", {
   format: Flag.Literals("format", ["docker-archive", "oci-archive", "docker-1.9"]).pipe(
     Flag.withDescription("docker-archive: what docker, podman and skopeo load, and a layout that keeps digests; oci-archive: an OCI layout alone; docker-1.9: schema1 and v1 images as Docker 1.9 saved them (default: docker-archive; with artifacts oci-archive)"),
     Flag.optional)
-}, (flags) => Effect.flatMap(Effect.promise(() => import("./SaveCommand.ts")), ({ save }) => save(flags))).pipe(
+}, (flags) => Effect.flatMap(Effect.promise(() => import("./commands/SaveCommand.ts")), ({ save }) => save(flags))).pipe(
   Command.withDescription("Write images as an archive that graph load, docker load, podman load and skopeo read; layers whose compressed form was given up are fetched again"),
   Command.withExamples([
     { command: "graph save debian:12 -o debian.tar", description: "Write an image to a file" },
     { command: "graph save debian:12 | ssh host docker load", description: "Send an image to another machine's Docker" }
   ]))
 
-const old = Effect.promise(() => import("./OldCommand.ts"))
+const old = Effect.promise(() => import("./commands/OldCommand.ts"))
 const image = Argument.String("image").pipe(Argument.withDescription("name:tag, name@digest, an image id or the first digits of one"))
 
 const tag = Command.make("tag", {
@@ -165,7 +165,7 @@ const history = Command.make("history", {
 const rootfs = Command.make("rootfs", {
   store: Cli.store, image, ...RootFs.flags, limits,
   target: Argument.String("target").pipe(Argument.withDescription("A new or empty folder, or tar:FILE or tar:- for one tar archive of it with all owners, devices and attributes, whoever writes it"))
-}, (flags) => Effect.flatMap(Effect.promise(() => import("./RootFsCommand.ts")), ({ rootfs }) => rootfs(flags))).pipe(
+}, (flags) => Effect.flatMap(Effect.promise(() => import("./commands/RootFsCommand.ts")), ({ rootfs }) => rootfs(flags))).pipe(
   Command.withDescription("Write an image's root file system, without a registry"),
   Command.withExamples([
     { command: "graph rootfs debian:12 ./root", description: "To a folder" },

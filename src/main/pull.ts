@@ -37,10 +37,10 @@ const command = Command.make("pull", {
     Flag.withoutNegation, Flag.withDefault(false)),
   json: Cli.json
 }, ({ explain, rollback, ...flags }) => explain
-  ? Effect.flatMap(Effect.promise(() => import("./ExplainCommand.ts")), ({ explain }) => explain(flags))
+  ? Effect.flatMap(Effect.promise(() => import("./commands/ExplainCommand.ts")), ({ explain }) => explain(flags))
   : rollback
-  ? Effect.flatMap(Effect.promise(() => import("./RollbackCommand.ts")), ({ rollback }) => rollback(flags))
-  : Effect.flatMap(Effect.promise(() => import("./PullCommand.ts")), ({ pull }) => pull(flags))).pipe(
+  ? Effect.flatMap(Effect.promise(() => import("./commands/RollbackCommand.ts")), ({ rollback }) => rollback(flags))
+  : Effect.flatMap(Effect.promise(() => import("./commands/PullCommand.ts")), ({ pull }) => pull(flags))).pipe(
   Command.withDescription("Pull container images into a local store, verified and in parallel, without a daemon."),
   Command.withExamples([
     { command: "pull debian:12", description: "Pull an image of Docker Hub for this host's platform" },

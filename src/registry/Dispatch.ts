@@ -3,10 +3,10 @@ import { Duration, Effect, Redacted, Scope } from "effect"
 import type { HttpClient } from "effect/http"
 import { createSecureContext, getCACertificates, type SecureContextOptions } from "node:tls"
 import * as Proxy from "./config/Proxy.ts"
-import { isListed, RegistryOptions } from "./Endpoint.ts"
+import { isListed, RegistryOptions } from "./route/Endpoint.ts"
 import { NetworkError } from "./Errors.ts"
 import { Limits } from "./RetryPolicy.ts"
-import { Routes, type Tls } from "./Route.ts"
+import { Routes, type Tls } from "./route/Route.ts"
 
 /** HTTP clients, one for each way of speaking TLS, each with a pool for each origin. */
 export interface Dispatch {

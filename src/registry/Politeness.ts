@@ -1,6 +1,6 @@
 import { Clock, Context, Duration, Effect, Random, Stream } from "effect"
 import type { NetworkError } from "./Errors.ts"
-import { retryAfter } from "./Refusal.ts"
+import { retryAfter } from "./answer/Refusal.ts"
 import { Limits } from "./RetryPolicy.ts"
 
 /** How hosts are spared. */

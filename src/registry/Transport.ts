@@ -1,15 +1,15 @@
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { Clock, Context, Duration, Effect, Exit, Layer, Redacted, Scope, Semaphore, Stream } from "effect"
 import { HttpClient, HttpClientRequest, type HttpClientResponse } from "effect/http"
-import { guarded } from "./Body.ts"
-import type { Jar } from "./Cookies.ts"
+import { guarded } from "./answer/Body.ts"
+import type { Jar } from "./auth/Cookies.ts"
 import * as Dispatch from "./Dispatch.ts"
-import { RegistryOptions } from "./Endpoint.ts"
+import { RegistryOptions } from "./route/Endpoint.ts"
 import { NetworkError } from "./Errors.ts"
 import { fault, isUnknownAuthority } from "./Fault.ts"
 import * as Politeness from "./Politeness.ts"
 import { Limits } from "./RetryPolicy.ts"
-import { plainTls, type Tls } from "./Route.ts"
+import { plainTls, type Tls } from "./route/Route.ts"
 
 /** One request: GET, HEAD, or POST of `form` (`application/x-www-form-urlencoded`, may be secret) which follows no redirects. */
 export interface Request {

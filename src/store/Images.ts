@@ -2,8 +2,8 @@ import { Effect, Option, Result, Schema } from "effect"
 import { Descriptor } from "../image/Descriptor.ts"
 import * as Digest from "../image/Digest.ts"
 import * as Reference from "../image/Reference.ts"
-import { call, type StoreError } from "./Disk.ts"
-import { blobPath, type Home, layerPath, look } from "./Home.ts"
+import { call, type StoreError } from "./disk/Disk.ts"
+import { blobPath, type Home, layerPath, look } from "./disk/Home.ts"
 
 type Shape = Home["Service"]
 

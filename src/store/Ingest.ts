@@ -3,10 +3,10 @@ import { createHash, type Hash } from "node:crypto"
 import { constants, fdatasync, fstatSync, ftruncateSync, renameSync, unlinkSync, writeSync } from "node:fs"
 import { type Descriptor, VerifyError } from "../image/Descriptor.ts"
 import * as Digest from "../image/Digest.ts"
-import * as Disk from "./Disk.ts"
-import { StoreError } from "./Disk.ts"
-import { absolute, blobPath, type Home, ingestColumns, ingestName, IngestRow, look, record } from "./Home.ts"
-import { finishRemoval, isIdle, settle } from "./Sweep.ts"
+import * as Disk from "./disk/Disk.ts"
+import { StoreError } from "./disk/Disk.ts"
+import { absolute, blobPath, type Home, ingestColumns, ingestName, IngestRow, look, record } from "./disk/Home.ts"
+import { finishRemoval, isIdle, settle } from "./upkeep/Sweep.ts"
 
 type Shape = Home["Service"]
 

@@ -5,10 +5,10 @@ import { tmpdir } from "node:os"
 import { resolve } from "node:path"
 import { Descriptor } from "../image/Descriptor.ts"
 import * as Digest from "../image/Digest.ts"
-import * as Disk from "./Disk.ts"
-import { StoreError } from "./Disk.ts"
-import { absolute, Home, ingestColumns, ingestName, IngestRow, layerPath, look, record } from "./Home.ts"
-import { finishRemoval, isIdle, settle } from "./Sweep.ts"
+import * as Disk from "./disk/Disk.ts"
+import { StoreError } from "./disk/Disk.ts"
+import { absolute, Home, ingestColumns, ingestName, IngestRow, layerPath, look, record } from "./disk/Home.ts"
+import { finishRemoval, isIdle, settle } from "./upkeep/Sweep.ts"
 
 type Shape = Home["Service"]
 

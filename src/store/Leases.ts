@@ -1,8 +1,8 @@
 import { Context, Effect, Layer, type Scope } from "effect"
 import { randomUUID } from "node:crypto"
 import type { Digest } from "../image/Digest.ts"
-import type { StoreError } from "./Disk.ts"
-import { Home } from "./Home.ts"
+import type { StoreError } from "./disk/Disk.ts"
+import { Home } from "./disk/Home.ts"
 
 const make = Effect.gen(function*() {
   const { db, owner } = yield* Home

@@ -3,9 +3,9 @@ import { createHash } from "node:crypto"
 import { constants, ftruncateSync, writeSync } from "node:fs"
 import { Descriptor, type VerifyError } from "../image/Descriptor.ts"
 import { Digest } from "../image/Digest.ts"
-import * as Disk from "./Disk.ts"
-import type { StoreError } from "./Disk.ts"
-import { absolute, type Home, ingestName, record } from "./Home.ts"
+import * as Disk from "./disk/Disk.ts"
+import type { StoreError } from "./disk/Disk.ts"
+import { absolute, type Home, ingestName, record } from "./disk/Home.ts"
 import * as Ingest from "./Ingest.ts"
 
 type Shape = Home["Service"]

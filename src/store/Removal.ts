@@ -1,10 +1,10 @@
 import { Clock, Effect, Schema } from "effect"
 import * as Digest from "../image/Digest.ts"
-import type { StoreError } from "./Disk.ts"
-import type { Home } from "./Home.ts"
+import type { StoreError } from "./disk/Disk.ts"
+import type { Home } from "./disk/Home.ts"
 import { type AmbiguousName, type ImageNotFound, locate, type TagName, tagsOf } from "./Images.ts"
-import * as Nodes from "./Nodes.ts"
-import { ending, finishRemoval, mark, type Removal, removing } from "./Sweep.ts"
+import * as Nodes from "./names/Nodes.ts"
+import { ending, finishRemoval, mark, type Removal, removing } from "./upkeep/Sweep.ts"
 
 type Shape = Home["Service"]
 

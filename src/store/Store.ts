@@ -1,19 +1,19 @@
 import { Effect, Layer } from "effect"
 import { BlobStore } from "./BlobStore.ts"
-import type { StoreError } from "./Disk.ts"
+import type { StoreError } from "./disk/Disk.ts"
 import { Graph } from "./Graph.ts"
-import { History } from "./History.ts"
-import * as Home from "./Home.ts"
+import { History } from "./names/History.ts"
+import * as Home from "./disk/Home.ts"
 import { LayerStore } from "./LayerStore.ts"
 import { Leases } from "./Leases.ts"
-import { Listing } from "./Listing.ts"
-import * as ReadOnly from "./ReadOnly.ts"
-import { sweep } from "./Sweep.ts"
+import { Listing } from "./names/Listing.ts"
+import * as ReadOnly from "./disk/ReadOnly.ts"
+import { sweep } from "./upkeep/Sweep.ts"
 import { Collector } from "./upkeep/Collector.ts"
 import { Upkeep } from "./upkeep/Upkeep.ts"
 
-export { Hasher } from "./Check.ts"
-export { Remover } from "./Home.ts"
+export { Hasher } from "./upkeep/Check.ts"
+export { Remover } from "./disk/Home.ts"
 
 /** What a store provides. */
 export type Services = BlobStore | LayerStore | Graph | Leases | Collector | Upkeep | History | Listing

@@ -1,6 +1,6 @@
 import type { Digest } from "../image/Digest.ts"
-import { error, json, notFound, type Answer } from "./Answer.ts"
-import type { Kind } from "./Fault.ts"
+import { error, json, notFound, type Answer } from "./server/Answer.ts"
+import type { Kind } from "./server/Fault.ts"
 import { digestOf, mediaTypes, type Body, type Built } from "./ImageBuilder.ts"
 import * as Source from "./Source.ts"
 

@@ -1,5 +1,5 @@
 import type { Layer } from "effect"
-import type { StoreError } from "../store/Disk.ts"
+import type { StoreError } from "../store/disk/Disk.ts"
 import * as Store from "../store/Store.ts"
 
 /**

@@ -4,7 +4,7 @@ import * as Images from "../../src/archive/Images.ts"
 import type { LegacyArchive } from "../../src/archive/LegacyImages.ts"
 import type { Item } from "../../src/testing/Archive.ts"
 import * as ImageBuilder from "../../src/testing/ImageBuilder.ts"
-import * as SavedArchive from "../../src/testing/SavedArchive.ts"
+import * as SavedArchive from "../../src/testing/old/SavedArchive.ts"
 import { refusalOf, tree } from "./Opened.ts"
 
 const ids = ["a", "b", "c", "d"].map((digit) => digit.repeat(64))

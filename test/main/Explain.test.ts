@@ -114,7 +114,7 @@ describe("the network's flags", () => {
 
 describe("the table", () => {
   it("fits a terminal of 60 columns, whatever the names are", async () => {
-    const { table } = await import("../../src/main/ExplainCommand.ts")
+    const { table } = await import("../../src/main/commands/ExplainCommand.ts")
     const built = ImageBuilder.demo()
     const descriptor = new Descriptor(built.manifest.descriptor)
     const long = "very-long-name/".repeat(9)
@@ -130,7 +130,7 @@ describe("the table", () => {
   })
 
   it.live("of an image in a v1 registry: index, token, ancestry; of a schema1 manifest: who signed it, and each layer's image", () => Effect.gen(function*() {
-    const { facts, table } = yield* Effect.promise(() => import("../../src/main/ExplainCommand.ts"))
+    const { facts, table } = yield* Effect.promise(() => import("../../src/main/commands/ExplainCommand.ts"))
     const folder = yield* temporary
     const { images } = LegacyImage.legacy({ steps: [{ tar: [{ path: "a", contents: "a" }] }, {}, { tar: [{ path: "b", contents: "b" }] }] })
     const server = yield* V1Server.make({ users: { ada: "hush" }, tokens: "plain" })

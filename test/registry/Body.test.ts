@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { type Cause, Effect, Exit, Fiber, Queue, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { bounded, collect, guarded } from "../../src/registry/Body.ts"
+import { bounded, collect, guarded } from "../../src/registry/answer/Body.ts"
 import { NetworkError } from "../../src/registry/Errors.ts"
 import { Limits } from "../../src/registry/RetryPolicy.ts"
 

@@ -4,8 +4,8 @@ import { TestClock } from "effect/testing"
 import * as Politeness from "../../src/registry/Politeness.ts"
 import { Registry } from "../../src/registry/Registry.ts"
 import { Limits } from "../../src/registry/RetryPolicy.ts"
-import * as Fault from "../../src/testing/Fault.ts"
-import { TestRegistry } from "../../src/testing/TestRegistry.ts"
+import * as Fault from "../../src/testing/server/Fault.ts"
+import { TestRegistry } from "../../src/testing/server/TestRegistry.ts"
 import { bytesOf, client, descriptorOf } from "./Client.ts"
 
 const polite = (manners: Partial<Politeness.Manners> = {}) => Politeness.make.pipe(

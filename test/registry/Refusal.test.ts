@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Stream } from "effect"
 import { NetworkError, NotFound, Unauthorized } from "../../src/registry/Errors.ts"
-import { refusal, retryAfter } from "../../src/registry/Refusal.ts"
+import { refusal, retryAfter } from "../../src/registry/answer/Refusal.ts"
 import type { Answer } from "../../src/registry/Transport.ts"
 import { brief } from "./Client.ts"
 

@@ -6,8 +6,8 @@ import type { Descriptor } from "../../src/image/Descriptor.ts"
 import * as Digest from "../../src/image/Digest.ts"
 import { NetworkError, type RegistryFailure } from "../../src/registry/Errors.ts"
 import { type BlobAnswer, manifestCap, Registry } from "../../src/registry/Registry.ts"
-import * as Fault from "../../src/testing/Fault.ts"
-import { TestRegistry } from "../../src/testing/TestRegistry.ts"
+import * as Fault from "../../src/testing/server/Fault.ts"
+import { TestRegistry } from "../../src/testing/server/TestRegistry.ts"
 import { bytesOf, client, descriptorOf, type Setup } from "./Client.ts"
 
 const bytes = Buffer.from(Array.from({ length: 5000 }, (_, at) => at * 31 % 251))

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Redacted, Result, Schema } from "effect"
-import { Jar } from "../../src/registry/Cookies.ts"
+import { Jar } from "../../src/registry/auth/Cookies.ts"
 import { tokenOf } from "../../src/registry/v1/Access.ts"
 import * as Documents from "../../src/registry/v1/Documents.ts"
 import * as Endpoints from "../../src/registry/v1/Endpoints.ts"

@@ -2,7 +2,7 @@ import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, type Layer, Option, Schema } from "effect"
 import { Descriptor } from "../../src/image/Descriptor.ts"
 import { BlobStore } from "../../src/store/BlobStore.ts"
-import * as Disk from "../../src/store/Disk.ts"
+import * as Disk from "../../src/store/disk/Disk.ts"
 import { blobOf, digestOf, take } from "./Fixtures.ts"
 
 const bytesOf = (text: string) => Buffer.from(text)

@@ -5,7 +5,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, statfsSync, writeFileSync 
 import { tmpdir } from "node:os"
 import { DatabaseSync } from "node:sqlite"
 import { BlobStore } from "../../src/store/BlobStore.ts"
-import * as Disk from "../../src/store/Disk.ts"
+import * as Disk from "../../src/store/disk/Disk.ts"
 import { Graph } from "../../src/store/Graph.ts"
 import { LayerStore } from "../../src/store/LayerStore.ts"
 import * as Store from "../../src/store/Store.ts"

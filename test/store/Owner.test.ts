@@ -3,7 +3,7 @@ import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { readFileSync } from "node:fs"
 import { setTimeout } from "node:timers/promises"
-import { expiry, identify, judge } from "../../src/store/Owner.ts"
+import { expiry, identify, judge } from "../../src/store/disk/Owner.ts"
 
 describe("judge", () => {
   const self = identify(1_000_000)

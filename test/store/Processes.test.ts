@@ -3,7 +3,7 @@ import { Effect, Fiber, Schema } from "effect"
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { Graph } from "../../src/store/Graph.ts"
-import * as Home from "../../src/store/Home.ts"
+import * as Home from "../../src/store/disk/Home.ts"
 import { blobOf, imageOf, litter, pull, take, temp, visible, withStore } from "./Fixtures.ts"
 
 const program = fileURLToPath(new URL("child.ts", import.meta.url))

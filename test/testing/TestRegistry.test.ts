@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Scope } from "effect"
 import { get } from "node:https"
-import { selfSigned } from "../../src/testing/Certificate.ts"
+import { selfSigned } from "../../src/testing/server/Certificate.ts"
 import { execFileSync } from "node:child_process"
 import { writeFileSync, mkdtempSync, rmSync } from "node:fs"
 import { connect } from "node:net"

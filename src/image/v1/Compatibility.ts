@@ -1,6 +1,6 @@
 import { Result } from "effect"
-import { fields, GoDecode } from "./GoDecode.ts"
-import * as GoJson from "./GoJson.ts"
+import { fields, GoDecode } from "./go/GoDecode.ts"
+import * as GoJson from "./go/GoJson.ts"
 import * as V1Image from "./V1Image.ts"
 
 /** The order in which Docker 1.9.1 wrote an image's fields. */

@@ -1,8 +1,8 @@
 import { Result, Schema } from "effect"
 import * as Base64 from "./Base64.ts"
-import { elements, fields, GoDecode, type List } from "./GoDecode.ts"
-import * as GoJson from "./GoJson.ts"
-import * as GoText from "./GoText.ts"
+import { elements, fields, GoDecode, type List } from "./go/GoDecode.ts"
+import * as GoJson from "./go/GoJson.ts"
+import * as GoText from "./go/GoText.ts"
 import type { Hash } from "./LegacyDigest.ts"
 import * as PublicKey from "./PublicKey.ts"
 

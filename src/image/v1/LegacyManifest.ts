@@ -1,6 +1,6 @@
 import { Result, Schema } from "effect"
-import { elements, fields, GoDecode, type List } from "./GoDecode.ts"
-import * as GoJson from "./GoJson.ts"
+import { elements, fields, GoDecode, type List } from "./go/GoDecode.ts"
+import * as GoJson from "./go/GoJson.ts"
 
 /** A schema1 manifest as Docker 1.9.1 read one: lists are top first, and their lengths need not agree yet. */
 export interface LegacyManifest {

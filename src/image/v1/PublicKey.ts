@@ -1,7 +1,7 @@
 import { Result } from "effect"
 import * as Base64 from "./Base64.ts"
-import * as GoText from "./GoText.ts"
-import type * as GoJson from "./GoJson.ts"
+import * as GoText from "./go/GoText.ts"
+import type * as GoJson from "./go/GoJson.ts"
 import type { Hash } from "./LegacyDigest.ts"
 
 /** A key of the elliptic curves P-256, P-384 or P-521. */

@@ -1,7 +1,7 @@
 import { Result, Schema } from "effect"
 import * as Envelope from "./Envelope.ts"
-import * as GoJson from "./GoJson.ts"
-import * as GoText from "./GoText.ts"
+import * as GoJson from "./go/GoJson.ts"
+import * as GoText from "./go/GoText.ts"
 import * as LegacyDigest from "./LegacyDigest.ts"
 import * as LegacyManifest from "./LegacyManifest.ts"
 

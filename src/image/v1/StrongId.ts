@@ -1,6 +1,6 @@
 import { Result, Schema } from "effect"
-import * as GoJson from "./GoJson.ts"
-import * as GoText from "./GoText.ts"
+import * as GoJson from "./go/GoJson.ts"
+import * as GoText from "./go/GoText.ts"
 import * as LegacyDigest from "./LegacyDigest.ts"
 import type { LegacyManifest } from "./LegacyManifest.ts"
 import * as V1Image from "./V1Image.ts"

@@ -1,6 +1,6 @@
-import { elements, fields, GoDecode, type List } from "./GoDecode.ts"
-import { type GoValue, quote } from "./GoJson.ts"
-import * as GoText from "./GoText.ts"
+import { elements, fields, GoDecode, type List } from "./go/GoDecode.ts"
+import { type GoValue, quote } from "./go/GoJson.ts"
+import * as GoText from "./go/GoText.ts"
 
 /** A value of an unmarshaler of its own was wrong: reading ends at once. `rule` is the class of error; thrown within this folder. */
 export class Broken extends Error {

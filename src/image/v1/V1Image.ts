@@ -1,7 +1,7 @@
 import { Result, Schema } from "effect"
-import { fields, GoDecode, type Read } from "./GoDecode.ts"
-import * as GoJson from "./GoJson.ts"
-import * as GoTime from "./GoTime.ts"
+import { fields, GoDecode, type Read } from "./go/GoDecode.ts"
+import * as GoJson from "./go/GoJson.ts"
+import * as GoTime from "./go/GoTime.ts"
 import { Broken, V1Config } from "./V1Config.ts"
 
 /**

@@ -1,4 +1,4 @@
-import { quote } from "../../image/v1/GoJson.ts"
+import { quote } from "../../image/v1/go/GoJson.ts"
 import * as Units from "./Units.ts"
 
 /** How a Docker writes its stream: what is between a number and its unit, and what ends a progress message. */

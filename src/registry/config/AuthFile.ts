@@ -1,5 +1,5 @@
 import { Option, Redacted, Result, Schema } from "effect"
-import { hostOf } from "../Endpoint.ts"
+import { hostOf } from "../route/Endpoint.ts"
 import { CredentialsError } from "../Errors.ts"
 
 /** What a user has for one registry, or one part of it, and where it comes from: the file and the key in it, a helper, or the environment. */

@@ -1,6 +1,6 @@
 import { Effect, type FileSystem, Redacted, Result } from "effect"
 import { X509Certificate } from "node:crypto"
-import { plainTls, type Tls } from "../Route.ts"
+import { plainTls, type Tls } from "../route/Route.ts"
 import * as Certificates from "./Certificates.ts"
 import { ConfigError } from "./ConfigError.ts"
 

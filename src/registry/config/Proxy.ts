@@ -1,5 +1,5 @@
 import { Config, ConfigProvider, Effect, Option } from "effect"
-import { isAddress, isLoopback, nameOf } from "../Endpoint.ts"
+import { isAddress, isLoopback, nameOf } from "../route/Endpoint.ts"
 import * as Daemon from "./Daemon.ts"
 
 /** What the environment says of proxies. */

@@ -1,7 +1,7 @@
 import { Effect, Redacted, type Scope, Semaphore } from "effect"
-import { Jar } from "../Cookies.ts"
+import { Jar } from "../auth/Cookies.ts"
 import type { ConfigError } from "../config/ConfigError.ts"
-import type { Found } from "../Credentials.ts"
+import type { Found } from "../auth/Credentials.ts"
 import { type NetworkError, Unauthorized } from "../Errors.ts"
 import type { Answer, Request, Transport } from "../Transport.ts"
 

@@ -2,7 +2,7 @@ import { Result } from "effect"
 import * as Json from "../../image/Json.ts"
 import { printable } from "../../image/Printable.ts"
 import { isImageId } from "../../image/v1/FixManifest.ts"
-import { isTag } from "../TagList.ts"
+import { isTag } from "../answer/TagList.ts"
 
 /** One image of a repository's list. */
 export interface ListedImage {

@@ -1,6 +1,6 @@
 import { Result } from "effect"
 import { printable } from "../../image/Printable.ts"
-import { isListed, isPrivate, schemes } from "../Endpoint.ts"
+import { isListed, isPrivate, schemes } from "../route/Endpoint.ts"
 
 /** More endpoints than any index names. */
 const most = 16

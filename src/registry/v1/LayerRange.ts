@@ -1,4 +1,4 @@
-import * as Coding from "../Coding.ts"
+import * as Coding from "../answer/Coding.ts"
 import { Result } from "effect"
 
 /** What is had of a layer: the first `from` of `size` bytes, of the version `etag` names (if that is known). */

@@ -1,9 +1,9 @@
 import { Effect, Schema } from "effect"
 import { renameSync } from "node:fs"
 import { Digest } from "../../image/Digest.ts"
-import * as Disk from "../Disk.ts"
-import { type Home, layerPath } from "../Home.ts"
-import { mark as markRemoval, removing } from "../Sweep.ts"
+import * as Disk from "../disk/Disk.ts"
+import { type Home, layerPath } from "../disk/Home.ts"
+import { mark as markRemoval, removing } from "./Sweep.ts"
 import { finish } from "./Collector.ts"
 
 type Shape = Home["Service"]

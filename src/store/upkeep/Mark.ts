@@ -1,7 +1,7 @@
 import { Effect, Schema } from "effect"
 import { Digest } from "../../image/Digest.ts"
-import { call } from "../Disk.ts"
-import { absolute, type Home, look } from "../Home.ts"
+import { call } from "../disk/Disk.ts"
+import { absolute, type Home, look } from "../disk/Home.ts"
 
 type Shape = Home["Service"]
 

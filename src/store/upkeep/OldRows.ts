@@ -1,14 +1,14 @@
 import { Effect, Option, Result, Schema } from "effect"
 import { createHash } from "node:crypto"
 import type { Digest } from "../../image/Digest.ts"
-import * as GoText from "../../image/v1/GoText.ts"
+import * as GoText from "../../image/v1/go/GoText.ts"
 import * as LegacyDigest from "../../image/v1/LegacyDigest.ts"
 import * as OciForm from "../../image/v1/OciForm.ts"
 import * as StrongId from "../../image/v1/StrongId.ts"
 import * as V1Image from "../../image/v1/V1Image.ts"
-import type { StoreError } from "../Disk.ts"
-import type { Home } from "../Home.ts"
-import * as Nodes from "../Nodes.ts"
+import type { StoreError } from "../disk/Disk.ts"
+import type { Home } from "../disk/Home.ts"
+import * as Nodes from "../names/Nodes.ts"
 
 type Shape = Home["Service"]
 

@@ -5,8 +5,8 @@ import * as ImageConfig from "../../image/ImageConfig.ts"
 import * as Manifest from "../../image/Manifest.ts"
 import * as MediaType from "../../image/MediaType.ts"
 import * as Platform from "../../image/Platform.ts"
-import { call, type StoreError, unlessAbsent } from "../Disk.ts"
-import { blobPath, type Home } from "../Home.ts"
+import { call, type StoreError, unlessAbsent } from "../disk/Disk.ts"
+import { blobPath, type Home } from "../disk/Home.ts"
 import * as OldRows from "./OldRows.ts"
 
 type Shape = Home["Service"]

@@ -1,9 +1,9 @@
 import { Effect, Schema } from "effect"
 import { readdirSync } from "node:fs"
 import { Digest } from "../../image/Digest.ts"
-import { call } from "../Disk.ts"
-import { absolute, type Home, look } from "../Home.ts"
-import * as Quarantine from "../Quarantine.ts"
+import { call } from "../disk/Disk.ts"
+import { absolute, type Home, look } from "../disk/Home.ts"
+import * as Quarantine from "./Quarantine.ts"
 import { compressed } from "./Compressed.ts"
 import type { Garbage } from "./Mark.ts"
 

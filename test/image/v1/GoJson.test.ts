@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Result, Schema } from "effect"
-import * as GoJson from "../../../src/image/v1/GoJson.ts"
-import * as GoText from "../../../src/image/v1/GoText.ts"
+import * as GoJson from "../../../src/image/v1/go/GoJson.ts"
+import * as GoText from "../../../src/image/v1/go/GoText.ts"
 
 const value = (text: string) => Result.getOrThrow(GoJson.parse(text))
 const reason = (text: string) => Result.match(GoJson.parse(text), { onFailure: (error) => error.reason, onSuccess: () => "accepted" })
