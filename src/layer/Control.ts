@@ -96,34 +96,39 @@ const small = 8 * 2 ** 20
 
 /**
  * Memory for the large windows that all threads of a pool share: who needs one waits until the others have left enough, so that
- * several large ones at once do not add up. Made by the pool, and shared with its threads.
+ * several large ones at once do not add up. Made by the pool, and shared with its threads, each of which has a share of its own:
+ * what a thread held when it was ended is given back by whoever ended it.
  */
 export class Budget {
   readonly buffer: SharedArrayBuffer
-  /** MiB that are free. */
+  /** What this share holds. */
+  readonly share: SharedArrayBuffer
+  /** MiB that are free, and that this share holds. */
   private readonly free: Int32Array
-  private held = 0
+  private readonly held: Int32Array
 
-  /** A new one of so many bytes, or a view of the one another thread made. */
-  constructor(from: SharedArrayBuffer | number) {
+  /** A new one of so many bytes, or a view of one that another thread made; a new share of it, or a view of that. */
+  constructor(from: SharedArrayBuffer | number, share: SharedArrayBuffer = new SharedArrayBuffer(4)) {
     this.buffer = typeof from === "number" ? new SharedArrayBuffer(4) : from
+    this.share = share
     this.free = new Int32Array(this.buffer)
+    this.held = new Int32Array(share)
     if (typeof from === "number") this.free[0] = Math.floor(from / 2 ** 20)
   }
 
-  /** Gives back what this thread has, and waits for so many bytes; `stop` is called meanwhile, and what it throws ends the wait. */
+  /** Gives back what this share has, and waits for so many bytes; `stop` is called meanwhile, and what it throws ends the wait. */
   hold(bytes: number, stop: () => void = () => {}): void {
-    if (this.held > 0) {
-      Atomics.add(this.free, 0, this.held)
+    const had = Atomics.exchange(this.held, 0, 0)
+    if (had > 0) {
+      Atomics.add(this.free, 0, had)
       Atomics.notify(this.free, 0)
-      this.held = 0
     }
     const wanted = bytes <= small ? 0 : Math.ceil(bytes / 2 ** 20)
-    while (this.held < wanted) {
+    while (Atomics.load(this.held, 0) < wanted) {
       stop()
       const free = Atomics.load(this.free, 0)
       if (free < wanted) Atomics.wait(this.free, 0, free, 100)
-      else if (Atomics.compareExchange(this.free, 0, free, free - wanted) === free) this.held = wanted
+      else if (Atomics.compareExchange(this.free, 0, free, free - wanted) === free) Atomics.store(this.held, 0, wanted)
     }
   }
 }

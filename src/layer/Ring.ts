@@ -84,6 +84,11 @@ export class Ring {
     this.close(broken)
   }
 
+  /** Makes it as new: both sides must be done with it. */
+  reset(): void {
+    this.words.fill(0)
+  }
+
   private close(how: typeof ended | typeof broken): void {
     Atomics.compareExchange(this.words, endAt, open, how)
     Atomics.notify(this.words, writtenAt)

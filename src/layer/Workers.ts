@@ -49,12 +49,14 @@ class Thread {
   /** Set once the thread has ended: it takes no more jobs. */
   dead = false
 
-  constructor(budget: Budget) {
-    this.worker = new Worker(entry, { stdout: false, stderr: false, workerData: { gate: this.gate.buffer, budget: budget.buffer } })
+  /** `windows` is the thread's own share. */
+  constructor(windows: Budget) {
+    this.worker = new Worker(entry, { stdout: false, stderr: false, workerData: { gate: this.gate.buffer, budget: windows.buffer, share: windows.share } })
     this.worker.on("message", (reply: Reply) => this.answer(reply))
     this.worker.on("error", (error) => this.fail(error))
     this.worker.on("exit", () => {
       this.gone = true
+      windows.hold(0)
       this.fail(new Error("the worker ended"))
     })
     this.worker.unref()
@@ -133,7 +135,7 @@ export class Workers extends Context.Service<Workers, {
     const live = (thread: Thread | undefined) => Effect.sync(() => {
       if (thread !== undefined && !thread.dead) return thread
       if (thread !== undefined) threads.delete(thread)
-      const fresh = new Thread(budget)
+      const fresh = new Thread(new Budget(budget.buffer))
       threads.add(fresh)
       return fresh
     })
@@ -160,14 +162,18 @@ export class Workers extends Context.Service<Workers, {
     const spare = Effect.suspend(() => expected === 0 || expected * 2 > size
       ? Effect.succeedNone
       : Effect.flatMap(Queue.poll(free), Option.match({ onNone: () => Effect.succeedNone, onSome: (thread) => Effect.asSome(live(thread)) })))
+    /** Rings that no pair uses: memory that threads share is long in being given back. */
+    const rings: Array<Ring> = []
     const pair = Effect.fnUntraced(function*(first: Thread, second: Thread, job: UnpackJob, control: Control) {
-      const ring = new Ring()
+      const ring = rings.pop() ?? new Ring()
       // Whoever is left waits for nobody: also where a thread died.
       const half = (thread: Thread, job: Job) => Effect.tap(perform(thread, job, control), (reply) => Effect.sync(() => { if (!reply.ok) ring.break() }))
       const [made, pumped] = yield* Effect.all([
         half(first, { ...job, ring: ring.buffer }),
         half(second, { kind: "pump", fd: job.fd, size: job.size, diffId: job.diffId, native: job.native, ring: ring.buffer, ...(job.limits === undefined ? {} : { limits: job.limits }) })
       ], { concurrency: 2 })
+      ring.reset()
+      rings.push(ring)
       const told = made.ok || made.fault.kind !== "stopped"
       return told || pumped.ok ? made : pumped
     })

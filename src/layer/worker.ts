@@ -24,10 +24,11 @@ const piece = Buffer.allocUnsafeSlow(256 * 1024)
 interface Shared {
   readonly gate: SharedArrayBuffer
   readonly budget: SharedArrayBuffer
+  readonly share: SharedArrayBuffer
 }
 const shared: Shared = workerData
 const gate = new Gate(shared.gate)
-const budget = new Budget(shared.budget)
+const budget = new Budget(shared.budget, shared.share)
 const loaded = new Map<boolean, Syscalls.Syscalls>()
 
 /** The calls, loaded once a thread. */
