@@ -1,6 +1,6 @@
 import { Buffer } from "node:buffer"
 
-const slots = 8
+const slots = 4
 const slotSize = 256 * 1024
 /** How long a side waits before it looks whether it was asked to stop: 20 ms. */
 const glance = 20
@@ -12,7 +12,7 @@ const [open, ended, broken] = [0, 1, 2] as const
 export class RingBroken extends Error {}
 
 /**
- * A stream of bytes from one thread to another through shared memory: 8 pieces of at most 256 KiB. One thread writes, one
+ * A stream of bytes from one thread to another through shared memory: 4 pieces of at most 256 KiB. One thread writes, one
  * reads; each waits for the other, and looks at `stop` meanwhile, which ends the wait by throwing. What was written before
  * a side broke the ring is still read: so the reader finds its own faults first, as if both were one thread. The end
  * carries a note, such as the digest of all.

@@ -9,7 +9,7 @@ import { codeOf, type Syscalls, type SystemPath } from "./Syscalls.ts"
 
 /**
  * What one name of a layer is: type, metadata as the layer's tar has it (what could not be set on disk is taken from the
- * journal), and what it holds: of a file its size and SHA-256, of a symlink its target, of a device its numbers, of
+ * journal), and what it holds: of a file its size and SHA-256, of a symlink `to` and its target, of a device its numbers, of
  * another name of a file `link` and the first. A record of the journal has the type `journal` and only a name.
  */
 export interface Sum {
@@ -161,7 +161,7 @@ class Walk {
     }
     switch (type) {
       case "file": return this.contents ? this.content(path) : String(stats.size)
-      case "symlink": return readlinkSync(path, "buffer").toString("latin1")
+      case "symlink": return `to ${readlinkSync(path, "buffer").toString("latin1")}`
       default: return deviceOf(stats.rdev).join(",")
     }
   }

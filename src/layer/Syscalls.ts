@@ -28,8 +28,8 @@ export interface Syscalls {
   futimens(fd: number, seconds: number, nanos: number): boolean
   /** Makes the file `to`, which must not exist, share the content of the file `from`; fails if the file system cannot. */
   reflink(from: SystemPath, to: SystemPath): void
-  /** Flushes the file system that `fd` is on. It blocks: not for a thread that has anything else to do. */
-  syncfs(fd: number): void
+  /** Gives memory that nothing uses back to the system, and from now on what is freed of 128 KiB or more, as far as the C library can (glibc). */
+  trim(): void
 }
 
 /** Options of `load`: `native: false` leaves koffi alone. */
@@ -112,7 +112,7 @@ const fallback: Syscalls = {
     return nanos === 0 && fdKeeps(fd, seconds, nanos)
   },
   reflink,
-  syncfs: unavailable("syncfs")
+  trim: () => {}
 }
 
 /** The little of koffi that is used. */
@@ -134,7 +134,7 @@ const libc = (): Syscalls => {
   const lsetxattr = library.func("lsetxattr", "int", ["void *", "void *", "void *", "size_t", "int"])
   const lgetxattr = library.func("lgetxattr", "int64_t", ["void *", "void *", "void *", "size_t"])
   const llistxattr = library.func("llistxattr", "int64_t", ["void *", "void *", "size_t"])
-  const syncfs = library.func("syncfs", "int", ["int"])
+  const trim = trimmer(library)
   const mknod = nodeMaker(library)
 
   // Paths, names and times are laid out here for the length of one call; paths of handles are short.
@@ -208,13 +208,29 @@ const libc = (): Syscalls => {
       return fdKeeps(fd, seconds, nanos)
     },
     reflink,
-    syncfs(fd) {
-      check(syncfs(fd), "syncfs")
-    }
+    trim
   }
 }
 
 const zero = Buffer.alloc(1)
+
+/** `M_MMAP_THRESHOLD` and `M_TRIM_THRESHOLD` of mallopt(3): from 128 KiB on, what is freed goes back to the system, from now on too. */
+const [mmapThreshold, trimThreshold, least] = [-3, -1, 128 * 1024] as const
+
+/** glibc's malloc_trim; other C libraries have none. */
+const trimmer = (library: ReturnType<Koffi["load"]>) => {
+  try {
+    const trim = library.func("malloc_trim", "int", ["size_t"])
+    const mallopt = library.func("mallopt", "int", ["int", "int"])
+    return () => {
+      mallopt(mmapThreshold, least)
+      mallopt(trimThreshold, least)
+      trim(0)
+    }
+  } catch {
+    return () => {}
+  }
+}
 
 /** libc's mknod; before glibc 2.33 it was only there as `__xmknod`, which takes a version (0 on 64-bit Linux) and a pointer. */
 const nodeMaker = (library: ReturnType<Koffi["load"]>) => {

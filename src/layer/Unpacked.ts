@@ -14,11 +14,11 @@ const entryOf = ({ data, mode, mtime, name, owner, type, xattrs }: Sums.Sum): En
   if (type === "journal" || type === "socket" || data === "implied") return undefined
   const [uid, gid] = owner.split(":").map(Number)
   const [mtimeSeconds, mtimeNanos] = mtime.split(".").map(Number)
-  const linked = data.startsWith("link ") && type !== "symlink"
+  const linked = data.startsWith("link ")
   const [devmajor, devminor] = type === "char" || type === "block" ? data.split(",").map(Number) : []
   return {
     type: linked ? "link" : type, path: Name.bytes(name === "" ? "." : name),
-    linkpath: linked ? Name.bytes(data.slice(5)) : type === "symlink" ? Name.bytes(data) : nothing,
+    linkpath: linked ? Name.bytes(data.slice("link ".length)) : type === "symlink" ? Name.bytes(data.slice("to ".length)) : nothing,
     mode, uid: uid ?? 0, gid: gid ?? 0, size: type === "file" && !linked ? Number(data.split(" ")[0]) : 0,
     mtimeSeconds: mtimeSeconds ?? 0, mtimeNanos: mtimeNanos ?? 0, devmajor: devmajor ?? 0, devminor: devminor ?? 0,
     xattrs: xattrs.map(([key, value]) => [Buffer.from(key, "latin1"), Buffer.from(value, "base64")]), sparse: undefined
@@ -32,13 +32,26 @@ export const show = (view: View, folder: string, options: Sums.SumsOptions): voi
   layer.close()
   view.begin()
   const held = view.hold(links)
+  const within = new Map<Name.Name, Array<(typeof hidden)[number]>>()
+  for (const record of hidden) {
+    const place = record.opaque ? record.path : Name.parent(record.path)
+    within.set(place, [...within.get(place) ?? [], record])
+  }
+  const hideIn = (place: Name.Name) => {
+    for (const { opaque, path } of within.get(place) ?? []) view.hideAll(path, opaque)
+    within.delete(place)
+  }
+  // What hides in a folder does so once the folder is there, and before what this layer has in it.
+  hideIn("")
   for (const sum of Sums.of(folder, options)) {
     const entry = entryOf(sum)
-    if (entry === undefined) continue
-    view.entry(entry)
-    if (entry.type === "file") view.known(sum.data.split(" ")[1])
+    if (entry !== undefined) {
+      view.entry(entry)
+      if (entry.type === "file") view.known(sum.data.split(" ")[1])
+    }
+    if (sum.type === "dir") hideIn(sum.name)
   }
-  for (const { opaque, path } of hidden) view.hideAll(path, opaque)
+  for (const place of within.keys()) hideIn(place)
   view.put(held)
   view.finish()
 }

@@ -38,6 +38,12 @@ const syscalls = (native: boolean): Syscalls.Syscalls => {
   return calls
 }
 
+/** Waits for the memory of a window; what earlier work has left makes room for a large one. */
+const reserving = (native: boolean, stop: () => void) => (bytes: number): void => {
+  budget.hold(bytes, stop)
+  if (bytes > 32 * 2 ** 20) syscalls(native).trim()
+}
+
 const stopOf = (control: Control) => () => {
   if (control.stopped) throw new Stopped()
 }
@@ -59,7 +65,7 @@ const inflated = async (job: UnpackJob | PumpJob, control: Control, take: (bytes
     if (given > freely && given > taken * ratio) throw new Refused(`the layer inflates to more than ${ratio} times its size: ${taken} bytes became ${given}`, undefined, "ratio")
     hash.update(bytes)
     take(bytes)
-  }, { native: job.native, maxWindow: window, reserve: (bytes) => budget.hold(bytes, stop) })
+  }, { native: job.native, maxWindow: window, reserve: reserving(job.native, stop) })
   try {
     for (let at = 0; at < job.size;) {
       const available = control.waitBeyond(at)
@@ -165,7 +171,7 @@ const view = async (job: ViewJob, control: Control): Promise<Answers["view"]> =>
     const inflate = inflater((bytes) => {
       stop()
       tar.write(bytes)
-    }, { native: job.native, reserve: (bytes) => budget.hold(bytes, stop) })
+    }, { native: job.native, reserve: reserving(job.native, stop) })
     try {
       for (let at = 0; at < size;) {
         const read = readSync(fd, piece, 0, Math.min(piece.byteLength, size - at), at)
@@ -218,7 +224,7 @@ const inflateArchive = async (job: InflateJob, control: Control): Promise<Answer
     if (job.diffId !== undefined) hash.update(bytes)
     for (let at = 0; job.into !== undefined && at < bytes.byteLength;) at += writeSync(job.into, bytes, at, bytes.byteLength - at, size + at)
     size += bytes.byteLength
-  }, { native: job.native, reserve: (bytes) => budget.hold(bytes, stop) })
+  }, { native: job.native, reserve: reserving(job.native, stop) })
   try {
     for (let at = 0; at < job.size;) {
       stop()
