@@ -1,6 +1,7 @@
 import { assert, layer } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
 import { lstatSync, mkdirSync, readdirSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
 import type { Tree } from "../../src/testing/index.ts"
 import { debian, dockerRegistry, type Lab, lab, root, withPeers } from "./peers.ts"
 import * as Strace from "./strace.ts"
@@ -82,6 +83,8 @@ withPeers("A Debian userland", ["root", "docker-registry", "skopeo", "umoci", "b
       const inside = (folder: string) => (path: string) => path === folder || path.startsWith(`${folder}/`)
       const allowed = [
         inside(store), inside(target), inside(lab.path("traced", "oci")), inside(lab.path("tmp")),
+        // Node keeps what it compiled beside the code.
+        inside(join(root, "dist/cache")),
         // The target's parent is made if it has to be; the staging folder stands in it.
         (path: string) => [lab.path("traced"), lab.path("traced", "out"), "/dev/null"].includes(path),
         (path: string) => path.startsWith(lab.path("traced", "out", ".towline-debian."))
