@@ -39,8 +39,10 @@ const usual = (tree: Tree) => !JSON.stringify(tree).includes("__proto__")
 
 describe("GoJson", () => {
   it.prop("finds the values JSON.parse finds", [Tree], ([tree]) => {
+    // Half a surrogate pair is a replacement character to Go; an escaped backslash before such letters is no escape of one.
+    const goes = (text: string) => text.replace(/\\(?:u(d[89a-f]..)|.)/gis, (whole, half?: string) => half === undefined ? whole : "\ufffd")
     for (const text of [JSON.stringify(tree), JSON.stringify(tree, null, "\t")]) {
-      if (usual(tree)) assert.deepStrictEqual(plain(value(text)), JSON.parse(text.replace(/\\ud[89a-f]../gi, "\ufffd")))
+      if (usual(tree)) assert.deepStrictEqual(plain(value(text)), JSON.parse(goes(text)))
     }
   }, { arbitrary: { runs: 300 } })
 
