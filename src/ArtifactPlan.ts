@@ -19,16 +19,10 @@ export class PlannedBlob extends Schema.Class<PlannedBlob>("PlannedBlob")({
  */
 export class ArtifactPlan extends Schema.Class<ArtifactPlan>("ArtifactPlan")({
   kind: Schema.Literal("artifact"),
-  /** The normalised reference. */
-  reference: Schema.String,
   repository: Schema.Struct({
     domain: Schema.String, path: Schema.String, pinned: Schema.optionalKey(Schema.Boolean),
     foreign: Schema.optionalKey(Schema.Record(Schema.String, Schema.Array(Schema.String)))
   }),
-  /** The tag or digest to record. */
-  name: Schema.String,
-  /** Who answered (`https://host:port`), or `store` when a digest was there already. */
-  endpoint: Schema.String,
   ...Origin.fields,
   /** What the reference points at: an index or the manifest. */
   target: Descriptor,

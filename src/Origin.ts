@@ -22,8 +22,14 @@ export const PlannedEndpoint = Schema.Struct({
   aside: Schema.optionalKey(Schema.String)
 })
 
-/** What a plan says of where an image comes from. */
+/** What every plan says of what was asked for, and of where it comes from. */
 export const fields = {
+  /** The normalised reference. */
+  reference: Schema.String,
+  /** The tag or digest to record; a digest wins over a tag beside it. */
+  name: Schema.String,
+  /** Who answered (`https://host:port`), or `store` when a digest was there already. */
+  endpoint: Schema.String,
   endpoints: Schema.optionalKey(Schema.Array(PlannedEndpoint)),
   /** Where the credentials came from that the endpoint wanted: a helper, a file and the key in it, the environment; `anonymous`: none. Never the secret. */
   credentials: Schema.optionalKey(Schema.String)

@@ -40,16 +40,10 @@ export class PlannedDocument extends Schema.Class<PlannedDocument>("PlannedDocum
 
 /** What a pull will do, as plain data: where the reference led, which image was chosen and why, and what is still missing. */
 export class PullPlan extends Schema.Class<PullPlan>("PullPlan")({
-  /** The normalised reference. */
-  reference: Schema.String,
   repository: Schema.Struct({
     domain: Schema.String, path: Schema.String, pinned: Schema.optionalKey(Schema.Boolean),
     foreign: Schema.optionalKey(Schema.Record(Schema.String, Schema.Array(Schema.String)))
   }),
-  /** The tag or digest to record; a digest wins over a tag beside it. */
-  name: Schema.String,
-  /** Who answered (`https://host:port`), or `store` when a digest was there already. */
-  endpoint: Schema.String,
   ...Origin.fields,
   /** What the reference points at: an index or a manifest. */
   target: Descriptor,
@@ -72,12 +66,7 @@ export class PullPlan extends Schema.Class<PullPlan>("PullPlan")({
 /** What a pull of every image of an index will do, as plain data. */
 export class IndexPlan extends Schema.Class<IndexPlan>("IndexPlan")({
   kind: Schema.Literal("index"),
-  /** The normalised reference. */
-  reference: Schema.String,
   repository: Schema.Struct({ domain: Schema.String, path: Schema.String, pinned: Schema.optionalKey(Schema.Boolean) }),
-  /** The tag or digest to record. */
-  name: Schema.String,
-  endpoint: Schema.String,
   ...Origin.fields,
   /** The index. */
   target: Descriptor,

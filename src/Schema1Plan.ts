@@ -54,12 +54,7 @@ export const Schema1Document = Schema.Struct({ descriptor: Descriptor, raw: Sche
 /** What a pull of a schema1 manifest will do, as plain data. */
 export class Schema1Plan extends Schema.Class<Schema1Plan>("Schema1Plan")({
   kind: Schema.Literal("schema1"),
-  /** The normalised reference. */
-  reference: Schema.String,
   repository: Schema.Struct({ domain: Schema.String, path: Schema.String, pinned: Schema.optionalKey(Schema.Boolean) }),
-  /** The tag or digest to record. */
-  name: Schema.String,
-  endpoint: Schema.String,
   ...Origin.fields,
   /** What the signatures cover: its digest is the manifest's. */
   target: Descriptor,

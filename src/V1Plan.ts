@@ -22,14 +22,9 @@ export class V1PlannedImage extends Schema.Class<V1PlannedImage>("V1PlannedImage
 /** What a pull from a v1 registry will do, as plain data. Nothing there has a content digest. */
 export class V1Plan extends Schema.Class<V1Plan>("V1Plan")({
   kind: Schema.Literal("v1"),
-  /** The normalised reference. */
-  reference: Schema.String,
   repository: Schema.Struct({ domain: Schema.String, path: Schema.String }),
-  /** The tag. */
-  name: Schema.String,
-  /** Who lists the repository, and the registry that gave the chain: scheme and host. */
+  /** Who lists the repository: scheme and host. `endpoint` is the registry that gave the chain, `name` the tag. */
   index: Schema.String,
-  endpoint: Schema.String,
   ...Origin.fields,
   /** What goes with the requests: a token that the index gave, the credentials themselves, or nothing. */
   grant: Schema.Literals(["token", "basic", "none"]),

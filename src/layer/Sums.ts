@@ -30,9 +30,6 @@ export interface SumsOptions {
   readonly contents?: boolean
 }
 
-/** The journal of a layer is not what towline writes. */
-export const journalDamaged = "its journal is damaged"
-
 const piece = Buffer.allocUnsafeSlow(256 * 1024)
 const fields = new Set(["uid", "gid", "mode", "mtime", "xattrs", "device"])
 const read = constants.O_RDONLY | constants.O_NOFOLLOW

@@ -78,7 +78,7 @@ describe("Syscalls", () => {
     assert.strictEqual(rdev, (0xabcden & 0xffn) | (0xabcn << 8n) | ((0xabcden & ~0xffn) << 12n))
   }))
 
-  it("flushes a file system and holds no descriptor", inTemp((folder) => {
+  it("gives memory back and holds no descriptor", inTemp((folder) => {
     const before = descriptors()
     const fd = openSync(folder, "r")
     native.trim()
