@@ -40,8 +40,8 @@ const digestOf = Effect.fnUntraced(function*(file: ArchiveFile) {
   return Digest.Digest.make(`sha256:${hash.digest("hex")}`)
 })
 
-/** A registry whose only content is the archive. */
-export const make = (tree: Tree): ArchiveRegistry => {
+/** A registry whose only content is the archive. `named` are the entries of its index, which must be right about their documents. */
+export const make = (tree: Tree, named: ReadonlyArray<Descriptor> = []): ArchiveRegistry => {
   const documents = new Map<Digest.Digest, Uint8Array>()
   const layers = new Map<Digest.Digest, ArchiveFile>()
   let fault: ArchiveError | undefined
@@ -82,7 +82,13 @@ export const make = (tree: Tree): ArchiveRegistry => {
     if (createHash(algorithm).update(raw).digest("hex") !== hex) {
       return yield* told(new ArchiveRefused({ archive: tree.archive, entry: file?.name ?? ref, rule: "its bytes do not have the digest it is named by" }))
     }
-    return { raw, contentType: undefined, digest: ref, endpoint: tree.archive }
+    const entries = named.filter(({ digest }) => digest === ref)
+    const wrong = entries.find(({ mediaType, size }) => size !== raw.byteLength || mediaType !== entries[0]?.mediaType)
+    if (wrong !== undefined) {
+      const rule = wrong.size === raw.byteLength ? `its entries call ${ref} ${wrong.mediaType} and ${entries[0]?.mediaType ?? ""}` : `it says that ${ref} has ${wrong.size} bytes, and it has ${raw.byteLength}`
+      return yield* told(new ArchiveRefused({ archive: tree.archive, entry: "index.json", rule }))
+    }
+    return { raw, contentType: entries[0]?.mediaType, digest: ref, endpoint: tree.archive }
   })
 
   const blob = Effect.fn("ArchiveRegistry.blob")(function*(repository: { readonly path: string }, wanted: Descriptor, from: number) {

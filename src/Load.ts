@@ -132,7 +132,7 @@ const documentsOf = (plan: Planned["plan"]) => plan.kind === "index" ? plan.imag
 
 /** Images of today: all their parts first, then their rows and names. */
 const modern = Effect.fnUntraced(function*(hub: Hub<PullEvent>, tree: Tree, images: Exclude<Images.Images, { readonly kind: "legacy" }>, options: LoadOptions) {
-  const archive = ArchiveRegistry.make(tree)
+  const archive = ArchiveRegistry.make(tree, images.kind === "oci" ? images.images.map(({ target }) => target) : [])
   const wanted = merged(images.kind === "oci" ? images.images.map(ofOci) : yield* Effect.forEach(images.images, (image) => ofDocker(archive, image)))
   // Downloads of their own: those of a registry ask that registry.
   const services = Layer.fresh(Layers.layer.pipe(Layer.provideMerge(Downloads.layer), Layer.provideMerge(Layer.succeed(Registry, archive.registry))))
