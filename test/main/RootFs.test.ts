@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { execFileSync } from "node:child_process"
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { ImageBuilder, Tree } from "../../src/testing/index.ts"
 import { root as project } from "../command.ts"
@@ -70,5 +70,13 @@ describe.runIf(root)("Root file systems by the commands", () => {
     writeFileSync(at("full/x"), "")
     assertFailed(yield* graph("rootfs", [reference, at("full")]), 2, /not exist yet, or an empty one/)
     assertFailed(yield* graph("rootfs", [reference, `tar:${at("full")}`]), 7, /no file/)
+    yield* pull(["-q", "--unpack", reference])
+    const shared = statSync("/dev/shm", { throwIfNoEntry: false })
+    if (shared === undefined || shared.dev === statSync(folder).dev) return
+    const elsewhere = yield* Effect.acquireRelease(Effect.sync(() => mkdtempSync("/dev/shm/towline-test-")), (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true })))
+    for (const link of ["hardlink", "reflink"]) assertFailed(yield* graph("rootfs", ["--link", link, reference, join(elsewhere, "root")]), 7, /use --link copy/)
+    const sharing = yield* graph("rootfs", ["--link", "reflink", reference, at("shared")])
+    if (sharing.code !== 0) assertFailed(sharing, 7, /--link copy does without/)
+    assert.deepStrictEqual(readdirSync(elsewhere), [])
   }).pipe(Effect.scoped), 120_000)
 })

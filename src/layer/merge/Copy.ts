@@ -1,9 +1,10 @@
 import { type BigIntStats, closeSync, constants, ftruncateSync, linkSync, openSync, readlinkSync, readSync, symlinkSync, writeSync } from "node:fs"
+import { constants as system } from "node:os"
 import { Attributes, type Metadata, unknownMode } from "../apply/Attributes.ts"
 import { Refused } from "../Fault.ts"
 import type { Unset } from "../apply/Meta.ts"
 import { chmodItself } from "../tree/Mode.ts"
-import { codeOf, type Syscalls, type SystemPath } from "../Syscalls.ts"
+import { codeOf, systemError, type Syscalls, type SystemPath } from "../Syscalls.ts"
 
 /** How file contents are copied: `reflink` shares them or fails, `auto` shares them where the file system can. */
 export type LinkMode = "auto" | "reflink" | "copy"
@@ -141,7 +142,8 @@ export class Copier {
       this.syscalls.reflink(path, to)
       return true
     } catch (error) {
-      if (this.link === "reflink" || !unshareable.has(codeOf(error) ?? "")) throw error
+      if (!unshareable.has(codeOf(error) ?? "")) throw error
+      if (this.link === "reflink") throw systemError(system.errno.ENOTSUP, "ficlone", to)
       this.link = "copy"
       return false
     }

@@ -55,7 +55,7 @@ export const merge = (root: string, layers: ReadonlyArray<MergeLayer>, options: 
       const near = lstatSync(`${folder}/fs`, { bigint: true }).dev === assembly.device
       const layer = new LayerSource(folder, { move: move && near })
       try {
-        if (!near && link === "hardlink") throw systemError(system.errno.EXDEV, "link", root)
+        if (!near && (link === "hardlink" || link === "reflink")) throw systemError(system.errno.EXDEV, "link", root)
         new Changeset(assembly, layer, { link: near ? link : "copy", syscalls, stop }).apply()
       } finally {
         layer.close()

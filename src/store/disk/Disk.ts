@@ -18,7 +18,8 @@ const words: Readonly<Record<string, string>> = {
   EEXIST: "something is already there",
   ENOTEMPTY: "the folder is not empty",
   ENOTDIR: "a part of the path is not a folder",
-  EXDEV: "source and target are on different file systems",
+  EXDEV: "source and target are on different file systems, which share no contents; use --link copy",
+  ENOTSUP: "the file system cannot do that; files that share their contents (reflink) need XFS or Btrfs, and --link copy does without",
   ENAMETOOLONG: "the name is too long for the file system",
   EUCLEAN: "what the store has there is damaged; run `graph check --repair`",
   ESTALE: "another process took this work over, because this one showed no life for 15 seconds; run the command again"
