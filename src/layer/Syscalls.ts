@@ -69,7 +69,9 @@ export const codeOf = (error: unknown): string | undefined =>
 /** A system error that names a handle's path, or none, told of `path` instead; anything else stays as it is. */
 export const relocate = (error: unknown, path: string): unknown => {
   if (!(error instanceof Error) || !("errno" in error) || typeof error.errno !== "number") return error
-  if ("path" in error && !String(error.path).startsWith("/proc/self/fd/")) return error
+  // Of a call with two paths the second is what was to be made; a symlink's first is the text that it holds.
+  const named = "dest" in error ? error.dest : "path" in error ? error.path : undefined
+  if (named !== undefined && !String(named).startsWith("/proc/self/fd/")) return error
   const syscall = "syscall" in error && typeof error.syscall === "string" ? error.syscall : "call"
   return systemError(Math.abs(error.errno), syscall, path)
 }

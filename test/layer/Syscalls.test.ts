@@ -96,6 +96,8 @@ describe("Syscalls", () => {
   it("tells a handle's errors of the path they are about", () => {
     const failed = thrown(() => openSync("/proc/self/fd/100000/name", "r"))
     assert.deepStrictEqual(facts(Syscalls.relocate(failed, "/layer/name")), ["ENOENT", "open", "/layer/name"])
+    const symlink = thrown(() => symlinkSync("/etc/passwd", "/proc/self/fd/100000/name"))
+    assert.deepStrictEqual(facts(Syscalls.relocate(symlink, "/layer/name")), ["ENOENT", "symlink", "/layer/name"])
     const other = thrown(() => openSync("/none", "r"))
     assert.strictEqual(Syscalls.relocate(other, "/layer/name"), other)
   })
