@@ -10,6 +10,7 @@ import type { Tree } from "./archive/Tree.ts"
 import type { ArtifactPlan } from "./ArtifactPlan.ts"
 import * as ArchiveInput from "./ArchiveInput.ts"
 import * as ArchiveRegistry from "./ArchiveRegistry.ts"
+import * as Documents from "./Documents.ts"
 import { Downloads } from "./Download.ts"
 import type { Digest } from "./image/Digest.ts"
 import * as ImageConfig from "./image/ImageConfig.ts"
@@ -142,8 +143,8 @@ const modern = Effect.fnUntraced(function*(hub: Hub<PullEvent>, tree: Tree, imag
     for (const image of wanted) {
       const { label, names, plan, reference } = yield* planImage(tree.archive, image, options)
       for (const { descriptor, raw } of documentsOf(plan)) held.set(descriptor.digest, raw.byteLength)
-      if ([...held.values()].reduce((sum, size) => sum + size, 0) > PullPlan.documentsCap) {
-        return yield* new ArchiveRefused({ archive: tree.archive, entry: image.target, rule: `the manifests and configs of its images have more than ${PullPlan.documentsCap} bytes` })
+      if ([...held.values()].reduce((sum, size) => sum + size, 0) > Documents.documentsCap) {
+        return yield* new ArchiveRefused({ archive: tree.archive, entry: image.target, rule: `the manifests and configs of its images have more than ${Documents.documentsCap} bytes` })
       }
       planned.push(...StoreImages.expanded(plan, reference, names).map((one) => ({ ...one, label: one.reference === reference ? label : undefined })))
     }

@@ -1,6 +1,7 @@
 import { type Cause, Effect, Exit, Fiber, Option, Queue, Stream } from "effect"
 import { dirname, resolve } from "node:path"
 import type { Bundled } from "./Bundle.ts"
+import * as Documents from "./Documents.ts"
 import { type DownloadError, Downloads } from "./Download.ts"
 import { Durability } from "./Durability.ts"
 import * as Fallback from "./Fallback.ts"
@@ -96,7 +97,7 @@ const pullAlone = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: st
   if (options.rootfs !== undefined) yield* RootFs.vacant(options.rootfs)
   const reference = yield* Effect.fromResult(Reference.parse(text))
   yield* Notices.heard(hub, text)
-  const planned = PullPlan.make(text, options).pipe(Effect.provideService(PullPlan.Keep, true), warmed(text))
+  const planned = PullPlan.make(text, options).pipe(Effect.provideService(Documents.Keep, true), warmed(text))
   const run = (plan: Effect.Success<typeof planned>): Effect.Effect<PulledImage, PullError, RunServices> => plan.kind === "schema1" ? OldPull.schema1(hub, plan, options)
     : plan.kind === "artifact" || plan.kind === "index" ? PullWhole.execute(hub, plan, options) : execute(hub, plan, options)
   return yield* Fallback.either(reference, {

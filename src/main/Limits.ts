@@ -1,7 +1,7 @@
 import { Effect, Layer } from "effect"
 import type { LimitName, Limits } from "../layer/Limits.ts"
 import { Limits as LayerLimits } from "../Layers.ts"
-import { IndexLimits } from "../PullPlan.ts"
+import { IndexLimits } from "../Documents.ts"
 import * as Cli from "./Cli.ts"
 
 /** The layer limit of a name; `index-depth` and `index-entries` are those of `IndexLimits`. */
