@@ -15,6 +15,9 @@ import { LayerStore } from "./store/LayerStore.ts"
 /** The layout's marker (image-spec, image-layout.md#oci-layout-file). */
 const marker = `{"imageLayoutVersion":"1.0.0"}`
 
+/** What an entry's name is kept under (image-spec, annotations.md). */
+const refName = "org.opencontainers.image.ref.name"
+
 /** `path` holds something that is not an OCI image layout. */
 export class NotALayout extends Schema.TaggedError<NotALayout>()("NotALayout", { path: Schema.String }) {
   override get message() {
@@ -56,16 +59,16 @@ const sound = (digest: Digest, size: number) => (fd: number) => perform<"hash">(
 
 /**
  * Writes an image or artifact as an OCI image layout (image-spec, image-layout.md) to the folder `path`, or adds it to the
- * layout there, under the reference name `name`; one of an index that was stored whole with that index and all its images.
- * Layers keep their compressed form; a schema2 manifest is written in OCI's media types. Blobs come first, each hashed once it is
- * copied, each by a rename, and index.json last. Several may write to one layout at a time. Gives what the name points at.
+ * layout there, under the reference name `name`, if it has one; one of an index that was stored whole with that index and all
+ * its images. Layers keep their compressed form; a schema2 manifest is written in OCI's media types. Blobs come first, each hashed
+ * once it is copied, each by a rename, and index.json last. Several may write to one layout at a time. Gives what the name points at.
  */
-export const write = Effect.fn("OciLayout.write")(function*(image: Pick<PulledImage, "manifest" | "config" | "layers" | "artifact" | "whole">, path: string, name: string) {
+export const writeBundled = Effect.fn("OciLayout.write")(function*(item: Bundled, path: string, name?: string) {
   const blobs = yield* BlobStore
   const root = resolve(path)
-  yield* (yield* Leases).hold(digestsOf(bundled(image)))
+  yield* (yield* Leases).hold(digestsOf(item))
   yield* open(root)
-  const { indexes, others, own, top } = yield* bundle(bundled(image), false)
+  const { indexes, others, own, top } = yield* bundle(item, false)
   const parts = [own, ...others]
   yield* Effect.forEach(
     new Set(parts.flatMap(({ config, layers }) => [config.digest, ...layers.map(({ digest }) => digest)])),
@@ -74,7 +77,7 @@ export const write = Effect.fn("OciLayout.write")(function*(image: Pick<PulledIm
   )
   for (const { manifest, raw } of [...parts, ...indexes]) yield* Files.place(blobPath(root, manifest.digest), raw)
   if ((yield* Durability) === "safe") yield* (yield* LayerStore).sync(root)
-  yield* add(root, { ...top, annotations: { "org.opencontainers.image.ref.name": name } })
+  yield* add(root, { ...top, ...name === undefined ? {} : { annotations: { [refName]: name } } })
   return top
 }, Effect.scoped)
 
@@ -82,15 +85,19 @@ export const write = Effect.fn("OciLayout.write")(function*(image: Pick<PulledIm
 export const bundled = ({ artifact, config, layers, manifest, whole }: Pick<PulledImage, "manifest" | "config" | "layers" | "artifact" | "whole">): Bundled =>
   ({ manifest, config: config.descriptor, layers, artifact, whole })
 
-/** Puts an entry into index.json in place of the one with its name; what else is there stays, whoever writes it meanwhile. */
+/** Writes a pulled image to a layout: see `writeBundled`. */
+export const write = (image: Parameters<typeof bundled>[0], path: string, name: string) => writeBundled(bundled(image), path, name)
+
+/** Puts an entry into index.json in place of the one with its name, or of the same without one; what else is there stays, whoever writes it meanwhile. */
 const add = Effect.fnUntraced(function*(root: string, entry: Schema.Schema.Type<typeof Fields>) {
   const file = join(root, "index.json")
   yield* Files.lock(`${file}.lock`)
   const index = yield* indexOf(root)
-  const kept = (index?.manifests ?? []).filter(({ annotations }) => nameOf(annotations) !== nameOf(entry["annotations"]))
+  const name = nameOf(entry["annotations"])
+  const kept = (index?.manifests ?? []).filter(({ annotations, digest }) => nameOf(annotations) !== name || (name === undefined && digest !== entry["digest"]))
   const whole = { schemaVersion: 2, mediaType: MediaType.ociIndex, ...index, manifests: [...kept, entry] }
   yield* Files.place(file, Buffer.from(JSON.stringify(whole)))
 }, Effect.scoped)
 
 const nameOf = (annotations: unknown): unknown =>
-  typeof annotations === "object" && annotations !== null ? Object.entries(annotations).find(([key]) => key === "org.opencontainers.image.ref.name")?.[1] : undefined
+  typeof annotations === "object" && annotations !== null ? Object.entries(annotations).find(([key]) => key === refName)?.[1] : undefined

@@ -11,6 +11,7 @@ import { type Digest, parts } from "./image/Digest.ts"
 import * as Manifest from "./image/Manifest.ts"
 import * as MediaType from "./image/MediaType.ts"
 import * as Reference from "./image/Reference.ts"
+import * as OciLayout from "./OciLayout.ts"
 import { BlobDamaged, BlobStore, type NotInStore } from "./store/BlobStore.ts"
 import type { StoreError } from "./store/disk/Disk.ts"
 import * as Files from "./store/disk/Files.ts"
@@ -98,6 +99,15 @@ export const stream = (images: ReadonlyArray<Savable>, format: Format): Stream.S
 /** Writes the archive to a file, which is there once it is whole and durable, in place of an older one. */
 export const write = Effect.fn("Save.write")((images: ReadonlyArray<Savable>, format: Format, path: string) =>
   Files.write(resolve(path), stream(images, format)))
+
+/** Writes the images as an OCI image layout to a folder, or adds them to the layout there (see `OciLayout.writeBundled`). */
+export const layout = Effect.fn("Save.layout")(function*(images: ReadonlyArray<Savable>, path: string) {
+  const all = merged(images)
+  for (const image of all) {
+    const names = namesOf(image, all).map(({ label }) => label)
+    for (const name of names.length === 0 ? [undefined] : names) yield* OciLayout.writeBundled(image, path, name)
+  }
+})
 
 /** The index a tag leads to with all its images, if every one of them is in the store. */
 export const wholeOf = Effect.fnUntraced(function*(target: Digest) {

@@ -124,13 +124,13 @@ const load = Command.make("load", {
   ]))
 
 const save = Command.make("save", {
-  store: Cli.store, ...Network.flags, names,
-  output: Flag.String("output").pipe(Flag.withAlias("o"), Flag.withDescription("The file to write (default: stdout)"), Flag.withMetavar("FILE"), Flag.optional),
-  format: Flag.Literals("format", ["docker-archive", "oci-archive", "docker-1.9"]).pipe(
-    Flag.withDescription("docker-archive: what docker, podman and skopeo load, and a layout that keeps digests; oci-archive: an OCI layout alone; docker-1.9: schema1 and v1 images as Docker 1.9 saved them (default: docker-archive; with artifacts oci-archive)"),
+  ...flags, ...Network.flags, names,
+  output: Flag.String("output").pipe(Flag.withAlias("o"), Flag.withDescription("The file to write (default: stdout), or with --format oci the folder"), Flag.withMetavar("PATH"), Flag.optional),
+  format: Flag.Literals("format", ["docker-archive", "oci-archive", "oci", "docker-1.9"]).pipe(
+    Flag.withDescription("docker-archive: what docker, podman and skopeo load, and a layout that keeps digests; oci-archive: an OCI layout alone; oci: a layout's folder, to which is added what it has not; docker-1.9: schema1 and v1 images as Docker 1.9 saved them (default: docker-archive; with artifacts oci-archive)"),
     Flag.optional)
 }, (flags) => Effect.flatMap(Effect.promise(() => import("./commands/SaveCommand.ts")), ({ save }) => save(flags))).pipe(
-  Command.withDescription("Write images as an archive that graph load, docker load, podman load and skopeo read; layers whose compressed form was given up are fetched again"),
+  Command.withDescription("Write images as an archive that graph load, docker load, podman load and skopeo read, or as an OCI layout; layers whose compressed form was given up are fetched again"),
   Command.withExamples([
     { command: "graph save debian:12 -o debian.tar", description: "Write an image to a file" },
     { command: "graph save debian:12 | ssh host docker load", description: "Send an image to another machine's Docker" }
@@ -140,7 +140,7 @@ const old = Effect.promise(() => import("./commands/OldCommand.ts"))
 const image = Argument.String("image").pipe(Argument.withDescription("name:tag, name@digest, an image id or the first digits of one"))
 
 const tag = Command.make("tag", {
-  store: Cli.store, image,
+  ...flags, image,
   name: Argument.String("name").pipe(Argument.withDescription("The new name: name, name:tag or name@digest")),
   force: Flag.Boolean("force").pipe(Flag.withAlias("f"), Flag.withDescription("Move a tag that names another image; a digest never moves"), Flag.withoutNegation, Flag.withDefault(false))
 }, (flags) => Effect.flatMap(old, ({ tag }) => tag(flags))).pipe(
@@ -163,7 +163,7 @@ const history = Command.make("history", {
   Command.withExamples([{ command: "graph history debian:7", description: "Each step, when, and how many bytes it added" }]))
 
 const rootfs = Command.make("rootfs", {
-  store: Cli.store, image, ...RootFs.flags, limits,
+  ...flags, image, ...RootFs.flags, limits,
   target: Argument.String("target").pipe(Argument.withDescription("A new or empty folder, or tar:FILE or tar:- for one tar archive of it with all owners, devices and attributes, whoever writes it"))
 }, (flags) => Effect.flatMap(Effect.promise(() => import("./commands/RootFsCommand.ts")), ({ rootfs }) => rootfs(flags))).pipe(
   Command.withDescription("Write an image's root file system, without a registry"),

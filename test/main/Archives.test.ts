@@ -5,7 +5,7 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Archive, ImageBuilder, SavedArchive } from "../../src/testing/index.ts"
 import { built, command, program, root } from "../command.ts"
-import { setting } from "./setting.ts"
+import { assertFailed, setting } from "./setting.ts"
 
 const demo = ImageBuilder.demo()
 const { digest } = demo.manifest.descriptor
@@ -53,6 +53,35 @@ describe("Archives by command", () => {
     assert.strictEqual(piped.code, 0, piped.stdout)
     const none = yield* command("graph", ["save", "--store", join(folder, "empty"), "-o", file, "nothing"])
     assert.deepStrictEqual([none.code, readdirSync(folder).includes("out.tar")], [3, false])
+  }).pipe(Effect.scoped), 120_000)
+
+  it.live("save writes a layout, as pull does, and adds to it; what was done is told as JSON", () => Effect.gen(function*() {
+    const { folder, graph, pull, reference, registry } = yield* setting()
+    registry.put("docker/app", "2", ImageBuilder.image({ format: "docker", layers: [[{ path: "two" }]] }))
+    const two = `${registry.host}/docker/app:2`
+    const [pulled, saved] = [join(folder, "pulled"), join(folder, "saved")]
+    assert.strictEqual((yield* pull(["-q", "--output", `oci:${pulled}`, reference, two])).code, 0)
+    const json = ({ code, stderr, stdout }: { readonly code: number | null; readonly stderr: string; readonly stdout: string }) => {
+      assert.deepStrictEqual([code, stderr], [0, ""])
+      return JSON.parse(stdout)
+    }
+    const told = json(yield* graph("save", ["--format", "oci", "--json", "-o", saved, reference, two]))
+    assert.deepInclude(told, { format: "oci", output: saved })
+    assert.deepStrictEqual(told.images[0], { name: reference, image: id, manifest: digest, platform: "linux/amd64" })
+    const blobs = (layout: string) => readdirSync(join(layout, "blobs/sha256")).map((name) => [name, sum(join(layout, "blobs/sha256", name))])
+    assert.deepStrictEqual(blobs(saved), blobs(pulled))
+    const manifests = () => JSON.parse(readFileSync(join(saved, "index.json"), "utf8")).manifests
+    for (let time = 0; time < 2; time++) yield* graph("save", ["--format", "oci", "-o", saved, id.slice(0, 12)])
+    assert.deepStrictEqual(manifests().map(({ annotations, digest }: { annotations?: Record<string, string>; digest: string }) => [annotations?.["org.opencontainers.image.ref.name"], digest === told.images[0].manifest]),
+      [["1", true], ["2", false], [undefined, true]])
+    const loaded = yield* command("graph", ["load", "-q", "--json", "--store", join(folder, "other"), saved])
+    assert.strictEqual(JSON.parse(loaded.stdout).images[0].digest, digest)
+    assertFailed(yield* graph("save", ["--format", "oci", reference]), 2, /a layout is a folder/)
+    assertFailed(yield* graph("save", ["--json", reference]), 2, /name a file with --output/)
+    assert.deepStrictEqual(json(yield* graph("tag", ["--json", reference, "mine:1"])), { name: "docker.io/library/mine:1", image: id })
+    assert.deepStrictEqual(json(yield* graph("tag", ["--json", "-f", two, "mine:1"])).before, id)
+    const root = json(yield* graph("rootfs", ["--json", reference, join(folder, "root")]))
+    assert.deepStrictEqual([root.image, root.target, root.layers], [id, join(folder, "root"), demo.diffIds])
   }).pipe(Effect.scoped), 120_000)
 
   it.live("load reads stdin, tells what a tag was taken from, and says what is wrong in one line", () => Effect.gen(function*() {

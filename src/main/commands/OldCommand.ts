@@ -17,12 +17,14 @@ import { table } from "../Table.ts"
 const inStore = (store: string) => Effect.provide(Towline.layerStore({ store }).pipe(Layer.provideMerge(Workers.layer)))
 
 /** Gives an image one more name; a tag that is set moves only with `force`, a digest never. */
-export const tag = Effect.fnUntraced(function*(flags: { readonly store: string; readonly image: string; readonly name: string; readonly force: boolean }) {
+export const tag = Effect.fnUntraced(function*(flags: { readonly store: string; readonly image: string; readonly name: string; readonly force: boolean; readonly json: boolean }) {
   const reference = yield* Effect.fromResult(Reference.parse(flags.name))
   const name = { name: Reference.name(reference), reference: reference.digest ?? reference.tag ?? "latest" }
   yield* Effect.gen(function*() {
     const graph = yield* Graph
-    const old = yield* graph.tag(yield* graph.resolve(flags.image), name, { force: flags.force })
+    const image = yield* graph.resolve(flags.image)
+    const old = yield* graph.tag(image, name, { force: flags.force })
+    if (flags.json) return yield* Cli.print(JSON.stringify({ name: Reference.print(reference), image: image.id, ...old === undefined ? {} : { before: old } }))
     if (old !== undefined) yield* Cli.tell(`${flags.name} named ${old.slice(0, 12)} before`)
   }).pipe(inStore(flags.store))
 })

@@ -4,6 +4,7 @@ import * as Refetch from "../../Refetch.ts"
 import * as Save from "../../Save.ts"
 import * as SaveOld from "../../SaveOld.ts"
 import * as Files from "../../store/disk/Files.ts"
+import { Graph } from "../../store/Graph.ts"
 import { Leases } from "../../store/Leases.ts"
 import * as Towline from "../../Towline.ts"
 import * as Cli from "../Cli.ts"
@@ -16,27 +17,32 @@ export interface SaveFlags extends NetworkFlags {
   readonly names: ReadonlyArray<string>
   readonly store: string
   readonly output: Option.Option<string>
-  readonly format: Option.Option<Save.Format | "docker-1.9">
+  readonly format: Option.Option<Save.Format | "docker-1.9" | "oci">
+  readonly json: boolean
 }
 
-/** Writes images of the store as an archive, to a file or to stdout. Layers that are here unpacked alone are fetched again, and nobody is asked otherwise. */
+/** Writes images of the store as an archive, to a file or to stdout, or as a layout to a folder. Layers that are here unpacked alone are fetched again, and nobody is asked otherwise. */
 export const save = Effect.fnUntraced(function*(flags: SaveFlags) {
-  const { format, names, output, store } = flags
-  if (Option.isNone(output) && process.stdout.isTTY) {
+  const { json, names, store } = flags
+  const [asked, output] = [Option.getOrUndefined(flags.format), Option.getOrUndefined(flags.output)]
+  if (output === undefined && asked === "oci") return yield* new Cli.UsageError({ problem: "a layout is a folder: name it with --output" })
+  if (output === undefined && json) return yield* new Cli.UsageError({ problem: "--json goes to stdout, as the archive does: name a file with --output" })
+  if (output === undefined && process.stdout.isTTY) {
     return yield* new Cli.UsageError({ problem: "an archive is not written to a terminal: name a file with --output, or send it on" })
   }
-  const asked = Option.getOrUndefined(format)
   const layers = Effect.gen(function*() {
     if (asked === "docker-1.9") return yield* SaveOld.layers(names)
     return (yield* Save.find(names)).flatMap((image) => [image, ...image.whole?.members ?? []]).flatMap(({ layers }) => layers)
   })
   const send = <E, R>(bytes: Stream.Stream<Uint8Array, E, R>) =>
-    Option.isSome(output) ? Files.write(resolve(output.value), bytes) : Stream.runForEach(bytes, Cli.send)
+    output !== undefined ? Files.write(resolve(output), bytes) : Stream.runForEach(bytes, Cli.send)
   const write = Effect.gen(function*() {
-    if (asked === "docker-1.9") return yield* send(SaveOld.stream(names))
+    if (asked === "docker-1.9") return yield* Effect.as(send(SaveOld.stream(names)), asked)
     const found = yield* Save.find(names)
-    return yield* send(Save.stream(found, asked ?? (found.some(({ artifact }) => artifact !== undefined) ? "oci-archive" : "docker-archive")))
-  })
+    if (asked === "oci") return yield* Effect.as(Save.layout(found, output ?? ""), asked)
+    const format = asked ?? (found.some(({ artifact }) => artifact !== undefined) ? "oci-archive" : "docker-archive")
+    return yield* Effect.as(send(Save.stream(found, format)), format)
+  }).pipe(Effect.flatMap((format) => json ? tell(names, format, resolve(output ?? "")) : Effect.void))
   const complete = yield* Effect.gen(function*() {
     if ((yield* Effect.flatMap(layers, Refetch.lacking)).length > 0) return false
     yield* write
@@ -49,4 +55,11 @@ export const save = Effect.fnUntraced(function*(flags: SaveFlags) {
     yield* Refetch.layers(all)
     yield* write
   }).pipe(Effect.scoped, Effect.provide(Towline.layer({ store }).pipe(Layer.provideMerge(Network.settings(flags)))))
+})
+
+/** What was written, as JSON. */
+const tell = Effect.fnUntraced(function*(names: ReadonlyArray<string>, format: string, output: string) {
+  const graph = yield* Graph
+  const images = yield* Effect.forEach(names, (name) => Effect.map(graph.resolve(name), ({ id, manifest, platform }) => ({ name, image: id, manifest: manifest.digest, platform })))
+  yield* Cli.print(JSON.stringify({ format, output, images }))
 })
