@@ -13,27 +13,33 @@ export class PlannedBlob extends Schema.Class<PlannedBlob>("PlannedBlob")({
   blob: Descriptor, state: Schema.Literals(["stored", "partial", "missing"]), have: Schema.Natural, stored: Schema.Boolean
 }) {}
 
+/** What the plan of one image or artifact says of what was chosen, and why. */
+export const chosen = {
+  repository: Schema.Struct({
+    domain: Schema.String, path: Schema.String, pinned: Schema.optionalKey(Schema.Boolean),
+    foreign: Schema.optionalKey(Schema.Record(Schema.String, Schema.Array(Schema.String)))
+  }),
+  ...Origin.fields,
+  /** What the reference points at: an index or a manifest. */
+  target: Descriptor,
+  /** The platform that was asked for, or the host's; and the image's own, or what an index's entry says an artifact is for (`unknown/unknown` where nobody says). */
+  wanted: Schema.String,
+  platform: Schema.String,
+  /** Whether it runs on the platform that was wanted. It need not where nobody asked and there is no other. */
+  fits: Schema.Boolean,
+  candidates: Schema.Array(PlannedCandidate),
+  manifest: Descriptor
+}
+
 /**
  * What a pull of an artifact will do, as plain data: of a manifest whose config is no image's or whose layers are no file
  * systems, as of charts, WebAssembly modules, signatures and attestations. It is stored whole and never unpacked.
  */
 export class ArtifactPlan extends Schema.Class<ArtifactPlan>("ArtifactPlan")({
   kind: Schema.Literal("artifact"),
-  repository: Schema.Struct({
-    domain: Schema.String, path: Schema.String, pinned: Schema.optionalKey(Schema.Boolean),
-    foreign: Schema.optionalKey(Schema.Record(Schema.String, Schema.Array(Schema.String)))
-  }),
-  ...Origin.fields,
-  /** What the reference points at: an index or the manifest. */
-  target: Descriptor,
-  wanted: Schema.String,
-  /** What an index's entry says it is for; `unknown/unknown` where nobody says. */
-  platform: Schema.String,
-  fits: Schema.Boolean,
-  candidates: Schema.Array(PlannedCandidate),
+  ...chosen,
   /** What it is: `Manifest.artifactOf`. */
   type: Schema.String,
-  manifest: Descriptor,
   /** The config first, then the layers in the manifest's order. */
   blobs: Schema.Array(PlannedBlob),
   /** Target, nested indexes, and last the manifest, byte for byte. */

@@ -1,5 +1,5 @@
 import { Context, Effect, Option, Result, Schema } from "effect"
-import { ArtifactPlan, blobsOf, PlannedCandidate } from "./ArtifactPlan.ts"
+import { ArtifactPlan, blobsOf, chosen, PlannedCandidate } from "./ArtifactPlan.ts"
 import * as Documents from "./Documents.ts"
 import { Descriptor, VerifyError } from "./image/Descriptor.ts"
 import { Digest } from "./image/Digest.ts"
@@ -24,21 +24,8 @@ export class PlannedLayer extends Schema.Class<PlannedLayer>("PlannedLayer")({
 
 /** What a pull will do, as plain data: where the reference led, which image was chosen and why, and what is still missing. */
 export class PullPlan extends Schema.Class<PullPlan>("PullPlan")({
-  repository: Schema.Struct({
-    domain: Schema.String, path: Schema.String, pinned: Schema.optionalKey(Schema.Boolean),
-    foreign: Schema.optionalKey(Schema.Record(Schema.String, Schema.Array(Schema.String)))
-  }),
-  ...Origin.fields,
-  /** What the reference points at: an index or a manifest. */
-  target: Descriptor,
-  /** The platform that was asked for, or the host's, and the image's own. */
-  wanted: Schema.String,
-  platform: Schema.String,
-  /** Whether the image runs on the platform that was wanted. It need not where nobody asked and there is no other. */
-  fits: Schema.Boolean,
-  candidates: Schema.Array(PlannedCandidate),
+  ...chosen,
   kind: Schema.Literals(["oci", "schema2"]),
-  manifest: Descriptor,
   config: Descriptor,
   created: Schema.optionalKey(Schema.String),
   /** Bottom first. */
