@@ -59,7 +59,7 @@ const stageOnce = Effect.fnUntraced(function*({ blob, diffId, repository }: Pack
   const attempt = Effect.fnUntraced(function*(round: number) {
     const { control, settled } = yield* download.feed.follow
     const folder = `${staging.path}/${label}${round}`
-    yield* Files.makeFolder(folder, { mode: 0o700 })
+    yield* Files.makeFolder(folder, 0o700)
     const fd = yield* download.opened
     yield* Effect.sync(() => download.events.publish({ _tag: "extracting", layer: blob.digest, bytes: control.consumed, total: blob.size })).pipe(
       Effect.delay("100 millis"), Effect.forever, Effect.forkScoped)

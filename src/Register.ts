@@ -105,7 +105,7 @@ export const receive = Effect.fn("Register.receive")(function*<E, R>(subject: st
     const compression = MediaType.compressionOf(receipt.head)
     const staging = yield* store.staging({ kind: "layer" })
     const folder = `${staging.path}/0`
-    yield* Files.makeFolder(folder, { mode: 0o700 })
+    yield* Files.makeFolder(folder, 0o700)
     const control = new Control()
     yield* Effect.sync(() => control.advance(receipt.size))
     const { entries, size, unset, ...unpacked } = yield* perform<"unpack">(

@@ -143,8 +143,8 @@ export const versionOf = Effect.fnUntraced(function*(db: Database) {
   return row?.latest ?? 0
 })
 
-/** Brings the database to `version`, in one transaction. A store of a newer version is refused. */
-export const migrate = Effect.fnUntraced(function*(db: Database, file: string) {
+/** Brings the database to `version`, in one transaction; `fresh` comes before a new one is made. A store of a newer version is refused. */
+export const migrate = Effect.fnUntraced(function*(db: Database, file: string, fresh: Effect.Effect<void, StoreError> = Effect.void) {
   const { sql } = db
   const latest = yield* versionOf(db)
   if (latest === version) return
@@ -154,6 +154,7 @@ export const migrate = Effect.fnUntraced(function*(db: Database, file: string) {
       detail: `this store was written by a newer towline (its version is ${latest}, this one knows ${version}); use that one, or another --store`
     })
   }
+  if (latest === 0) yield* fresh
   yield* db.transaction(Effect.provideService(Migrator.make({})({ loader, table }), SqlClient.SqlClient, sql)).pipe(
     Effect.catchTag("MigrationError", (cause) => Effect.fail(new StoreError({ operation: "prepare the database", path: file, cause })))
   )
