@@ -1,6 +1,7 @@
 import { assert } from "@effect/vitest"
 import { Context, Effect, Layer, Schema, type Scope } from "effect"
 import { execFileSync } from "node:child_process"
+import { createHash } from "node:crypto"
 import { existsSync, readdirSync, truncateSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
@@ -105,10 +106,12 @@ const old = (kind: "schema1" | "v1"): Scenario => ({
     const [registry, server] = [yield* TestRegistry.make(), yield* V1Server.make()]
     registry.put("old", "1", schema1)
     server.put("team/old", "1", legacy.images)
-    const all = [...schema1.blobs].map(([digest, body]) => ({ digest, size: body instanceof Uint8Array ? body.byteLength : 0 }))
+    const all = kind === "schema1" ? [...schema1.blobs].map(([digest, body]) => ({ digest, size: body instanceof Uint8Array ? body.byteLength : 0 }))
+      : legacy.images.map(({ layer }) => ({ digest: `sha256:${createHash("sha256").update(layer).digest("hex")}`, size: layer.byteLength }))
+    const sent = () => (kind === "schema1" ? registry.find({ kind: "blob" }) : server.find({ kind: "layer" })).reduce((sum, { bytesSent }) => sum + bytesSent, 0)
     return {
       folder, store, line: ["pull", "-q", "--store", store, "--platform", "linux/amd64", kind === "schema1" ? `${registry.host}/old:1` : `${server.host}/team/old:1`],
-      ...kind === "schema1" ? { blobs: { all, sent: () => registry.requests.reduce((sum, { bytesSent, kind }) => kind === "blob" ? sum + bytesSent : sum, 0) } } : {},
+      blobs: { all, sent },
       done: (ended) => {
         ok(ended)
         holds(store, 1, 3)
