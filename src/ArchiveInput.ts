@@ -6,7 +6,7 @@ import { Control } from "./layer/Control.ts"
 import { isCompressed } from "./layer/inflate/Inflate.ts"
 import type { Workers } from "./layer/Workers.ts"
 import { Native, perform } from "./Layers.ts"
-import * as Disk from "./store/disk/Disk.ts"
+import type * as Disk from "./store/disk/Disk.ts"
 import * as Files from "./store/disk/Files.ts"
 import { LayerStore } from "./store/LayerStore.ts"
 
@@ -46,8 +46,7 @@ export const open = Effect.fn("ArchiveInput.open")(function*(
   const job = { kind: "inflate", fd: given.fd, size: given.size, into, limit: inflatedCap, native: yield* Native } as const
   yield* perform<"inflate">(job, archive, new Control()).pipe(Effect.catchTags({
     JobStopped: Effect.die,
-    LayerRefused: ({ entry = "", rule }) => Effect.fail(new ArchiveRefused({ archive, entry, rule })),
-    StoreError: (error) => Effect.fail(error.path === "" ? new Disk.StoreError({ ...error, path: file }) : error)
+    LayerRefused: ({ entry = "", rule }) => Effect.fail(new ArchiveRefused({ archive, entry, rule }))
   }))
   return yield* Archive.index(yield* Archive.openFile(file, archive))
 })

@@ -67,7 +67,7 @@ export const beside = Effect.fnUntraced(function*({ diffId, folder }: Pick<KeptL
 > {
   const staging = yield* (yield* LayerStore).staging({ kind: "layer" })
   const [made, record] = [`${staging.path}/made`, `${staging.path}/sums`]
-  yield* Files.makeFolder(made, { mode: 0o700 })
+  yield* Files.makeFolder(made, 0o700)
   const opened = yield* Effect.option((yield* BlobStore).open(blob))
   if (Option.isNone(opened)) return undefined
   const { fd, size: length } = opened.value

@@ -41,14 +41,14 @@ export const Limits = Context.Reference<LayerLimits>("Layers/Limits", { defaultV
 
 const words: Partial<Record<Job["kind"], string>> = { unpack: "unpack a layer to", merge: "assemble a root file system in", remove: "remove", compare: "compare a layer in", verify: "verify a layer in", hash: "read", inflate: "inflate an archive to" }
 
-/** A system call's refusal in a worker, as the store's own error. */
-const storeError = (kind: Job["kind"]) => ({ code, detail, path, syscall }: SystemFault) =>
-  new Disk.StoreError({ operation: words[kind] ?? syscall, path, code: Disk.nameOf(code), cause: new Error(detail) })
+/** A system call's refusal in a worker, as the store's own error; `subject` is for systems that do not tell which file it was. */
+const storeError = (kind: Job["kind"], subject: string) => ({ code, detail, path, syscall }: SystemFault) =>
+  new Disk.StoreError({ operation: syscall === "read" ? syscall : words[kind] ?? syscall, path: path === "" ? subject : path, code: Disk.nameOf(code), cause: new Error(detail) })
 
 /** Runs a job in the pool; a refusing disk is a `StoreError`. */
 export const perform = <K extends Job["kind"]>(job: Extract<Job, { readonly kind: K }>, subject: string, control: Control) =>
   Effect.flatMap(Workers, (workers) => workers.run<K>(job, subject, control)).pipe(
-    Effect.catchTag("SystemFault", (fault) => Effect.fail(storeError(job.kind)(fault))))
+    Effect.catchTag("SystemFault", (fault) => Effect.fail(storeError(job.kind, subject)(fault))))
 
 /** One way through: `label` begins the names of its folders in `staging`. */
 const stageOnce = Effect.fnUntraced(function*({ blob, diffId, repository }: Packed, staging: Staging, label: string) {
@@ -59,7 +59,7 @@ const stageOnce = Effect.fnUntraced(function*({ blob, diffId, repository }: Pack
   const attempt = Effect.fnUntraced(function*(round: number) {
     const { control, settled } = yield* download.feed.follow
     const folder = `${staging.path}/${label}${round}`
-    yield* Files.makeFolder(folder, { mode: 0o700 })
+    yield* Files.makeFolder(folder, 0o700)
     const fd = yield* download.opened
     yield* Effect.sync(() => download.events.publish({ _tag: "extracting", layer: blob.digest, bytes: control.consumed, total: blob.size })).pipe(
       Effect.delay("100 millis"), Effect.forever, Effect.forkScoped)

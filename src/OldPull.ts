@@ -1,6 +1,7 @@
 import { Effect, Option } from "effect"
 import { Downloads } from "./Download.ts"
 import { Durability } from "./Durability.ts"
+import * as Held from "./Held.ts"
 import { Descriptor } from "./image/Descriptor.ts"
 import * as Config from "./image/ImageConfig.ts"
 import * as MediaType from "./image/MediaType.ts"
@@ -17,7 +18,6 @@ import { BlobStore } from "./store/BlobStore.ts"
 import * as Disk from "./store/disk/Disk.ts"
 import { Graph, type Image, type TagName } from "./store/Graph.ts"
 import { LayerStore } from "./store/LayerStore.ts"
-import { Leases } from "./store/Leases.ts"
 import { unsetSentence } from "./Unset.ts"
 
 /** Bytes a generated config may have. */
@@ -34,6 +34,7 @@ export interface Outcome {
 
 /** What follows once an image of the old graph is registered: its root file system, if one is asked for, and the last events. */
 export const finish = Effect.fnUntraced(function*(hub: Hub<PullEvent>, options: PullOptions, { changed, image, reference, repository, target, unsets }: Outcome) {
+  yield* Held.hold([image.manifest.digest, image.config.digest, ...image.layers.flatMap(({ blob, diffId }) => [blob.digest, diffId])])
   const layers = image.layers.map((layer) => ({ ...layer, repository }))
   const root = options.rootfs === undefined ? undefined : yield* RootFs.assemble(layers, options.rootfs, options.link ?? "auto", options.owners)
   if (root !== undefined) {
@@ -75,7 +76,7 @@ export const schema1 = Effect.fn("Pull.schema1")(function*(hub: Hub<PullEvent>, 
   hub.publish({ _tag: "resolved", reference, digest: target.digest, mediaType: target.mediaType, endpoint: plan.endpoint })
   if (plan.keys.length > 0) hub.publish({ _tag: "verified", reference, by: plan.keys })
   if (!plan.fits) hub.publish({ _tag: "warning", reference, message: `the image is for ${plan.platform}, and runs on ${plan.wanted} only by emulation` })
-  yield* (yield* Leases).hold([
+  yield* Held.hold([
     ...plan.documents.map(({ descriptor }) => descriptor.digest),
     ...plan.images.flatMap(({ blob, diffId }) => diffId === undefined ? [blob.digest] : [blob.digest, diffId])
   ])
@@ -111,7 +112,7 @@ export const schema1 = Effect.fn("Pull.schema1")(function*(hub: Hub<PullEvent>, 
   const largestFirst = [...distinct].sort((a, b) => b.blob.size - a.blob.size)
   yield* Effect.all([Effect.forEach(largestFirst, store, { concurrency: "unbounded", discard: true }), documents], { concurrency: 2 })
   // One lease more, for what is known only now.
-  yield* (yield* Leases).hold([...own.values()].map(({ diffId }) => diffId))
+  yield* Held.hold([...own.values()].map(({ diffId }) => diffId))
 
   const images = plan.images.map((image): Register.LayeredImage => ({
     id: image.id, kind: "schema1", parent: image.parent, json: new TextEncoder().encode(image.config), compatibility: image.v1Compatibility,

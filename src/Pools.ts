@@ -22,9 +22,10 @@ export interface Pool<Event, A, E> {
   /**
    * Gives the result of the work under `key`. The first caller's `work` is begun; whoever comes while it runs waits for it too.
    * Every caller's `hub` is told all events from the first on, each as it was published, and never slows the work. The work
-   * stops when its last caller leaves. Once it has ended, however it has, the next caller begins it anew.
+   * stops when its last caller leaves. Once it has ended, however it has, the next caller begins it anew; what it acquired in its
+   * scope is released when the scopes of all its callers have closed.
    */
-  readonly join: <R>(key: Key, hub: Hub<Event>, work: (hub: Hub<Event>) => Effect.Effect<A, E, R>) => Effect.Effect<A, E, Exclude<R, Scope.Scope>>
+  readonly join: <R>(key: Key, hub: Hub<Event>, work: (hub: Hub<Event>) => Effect.Effect<A, E, R>) => Effect.Effect<A, E, Exclude<R, Scope.Scope> | Scope.Scope>
   /**
    * The same, for work whose result is to be held: what `work` acquires in its scope is released when the scope of the last
    * caller closes, and until then a result that is there is given to whoever asks. Only a failure is begun anew.
@@ -87,7 +88,14 @@ export const make = Effect.fnUntraced(function*<Event, A, E>() {
     yield* follow(run, hub)
     return yield* Fiber.join(run.fiber)
   })
-  const pool: Pool<Event, A, E> = { join: (key, hub, work) => Effect.scoped(enter(false)(key, hub, work)), hold: enter(true) }
+  const pool: Pool<Event, A, E> = {
+    join: (key, hub, work) => Effect.gen(function*() {
+      const own = yield* Scope.fork(yield* Effect.scope)
+      // Who got nothing has nothing to hold, and leaves at once.
+      return yield* enter(false)(key, hub, work).pipe(Scope.provide(own), Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : Scope.close(own, exit)))
+    }),
+    hold: enter(true)
+  }
   return pool
 })
 

@@ -5,6 +5,7 @@ import * as Documents from "./Documents.ts"
 import { type DownloadError, Downloads } from "./Download.ts"
 import { Durability } from "./Durability.ts"
 import * as Fallback from "./Fallback.ts"
+import * as Held from "./Held.ts"
 import { type ImageConfig } from "./image/ImageConfig.ts"
 import * as Config from "./image/ImageConfig.ts"
 import type { Descriptor } from "./image/Descriptor.ts"
@@ -30,7 +31,6 @@ import type { Schema1Refused } from "./Schema1Plan.ts"
 import { BlobStore } from "./store/BlobStore.ts"
 import { Graph } from "./store/Graph.ts"
 import { LayerStore } from "./store/LayerStore.ts"
-import { Leases } from "./store/Leases.ts"
 import { checked, type NoFileSystem } from "./StoreImages.ts"
 import { unsetSentence } from "./Unset.ts"
 import * as V1Plan from "./V1Plan.ts"
@@ -89,9 +89,16 @@ export const plan = (reference: string, options: { readonly platform?: string } 
     v1: (index) => V1Plan.make(name, options, index)
   })))
 
-/** Pulls one image; its events go to `hub`, for whoever reads it. Who asks for what is being pulled already joins that pull. */
-export const pullWith = (hub: Hub<PullEvent>, text: string, options: PullOptions = {}) =>
-  Origin.named(text, (name) => Pools.pull(hub, name, options, (hub) => pullAlone(hub, name, options)))
+/**
+ * Pulls one image; its events go to `hub`, for whoever reads it. Who asks for what is being pulled already joins that pull.
+ * What the image needs stays in the store until the scope closes, whoever tidies up there.
+ */
+export const held = (hub: Hub<PullEvent>, text: string, options: PullOptions = {}) =>
+  Origin.named(text, (name) => Pools.pull(hub, name, options, (hub) =>
+    Effect.flatMap(Effect.scope, (scope) => Effect.provideService(pullAlone(hub, name, options), Held.Held, scope))))
+
+/** The same, for who needs nothing to stay. */
+export const pullWith = (hub: Hub<PullEvent>, text: string, options: PullOptions = {}) => Effect.scoped(held(hub, text, options))
 
 const pullAlone = Effect.fn("Pull.pull")(function*(hub: Hub<PullEvent>, text: string, options: PullOptions) {
   if (options.rootfs !== undefined) yield* RootFs.vacant(options.rootfs)
@@ -123,7 +130,7 @@ const execute = Effect.fn("Pull.execute")(function*(hub: Hub<PullEvent>, plan: P
   const durability = yield* Durability
   const unpack = options.unpack ?? options.rootfs === undefined
   hub.publish({ _tag: "resolved", reference, digest: plan.target.digest, mediaType: plan.target.mediaType, endpoint: plan.endpoint })
-  yield* (yield* Leases).hold([
+  yield* Held.hold([
     ...plan.documents.map(({ descriptor }) => descriptor.digest), ...plan.layers.flatMap(({ blob, diffId }) => [blob.digest, diffId])
   ])
   const layers = yield* PullPlan.states(plan.layers)

@@ -68,8 +68,11 @@ export interface Top {
   readonly origin?: { readonly repository: string; readonly endpoint: string }
 }
 
-/** What receiving a layer gives: it in the store, and what of it could not be set on this host. No bytes are no layer. */
-export type Received = { readonly layer: OwnLayer; readonly unset: Unset } | undefined
+/**
+ * What receiving a layer gives: it in the store, and what of it could not be set on this host, if it was unpacked now; `kept`: it was
+ * received before. No bytes are no layer.
+ */
+export type Received = { readonly layer: OwnLayer; readonly unset: Unset | undefined; readonly kept: boolean } | undefined
 
 /** Fills a receipt with a layer's bytes; it may start again from the first one. */
 export type Fill<E, R> = (receipt: Receipt) => Effect.Effect<void, E, R>
@@ -89,9 +92,12 @@ export const inflated = Effect.fnUntraced(function*({ fd, size }: Pick<Receipt, 
 
 /**
  * Brings a layer of unknown digest into the store: receives all of it, unpacks it, and then makes blob and layer visible. A
- * failure leaves nothing. No bytes are no layer: undefined. Both are leased until the scope closes. `subject` is for errors.
+ * failure leaves nothing. No bytes are no layer: undefined. Both are leased until the scope closes. `subject` is for errors;
+ * `note` is told what they are before they are visible.
  */
-export const receive = Effect.fn("Register.receive")(function*<E, R>(subject: string, fill: Fill<E, R>) {
+export const receive = Effect.fn("Register.receive")(function*<E, R>(
+  subject: string, fill: Fill<E, R>, note: (layer: Pick<OwnLayer, "blob" | "diffId">) => Effect.Effect<void, Disk.StoreError> = () => Effect.void
+) {
   const blobs = yield* BlobStore
   const store = yield* LayerStore
   const native = yield* Native
@@ -105,7 +111,7 @@ export const receive = Effect.fn("Register.receive")(function*<E, R>(subject: st
     const compression = MediaType.compressionOf(receipt.head)
     const staging = yield* store.staging({ kind: "layer" })
     const folder = `${staging.path}/0`
-    yield* Files.makeFolder(folder, { mode: 0o700 })
+    yield* Files.makeFolder(folder, 0o700)
     const control = new Control()
     yield* Effect.sync(() => control.advance(receipt.size))
     const { entries, size, unset, ...unpacked } = yield* perform<"unpack">(
@@ -116,10 +122,13 @@ export const receive = Effect.fn("Register.receive")(function*<E, R>(subject: st
     const odd = compression === "bzip2" || compression === "xz"
     const kept = odd ? yield* inflated(receipt, subject) : receipt
     const mediaType = MediaType.layerOf(odd ? "none" : compression)
-    yield* Scope.provide(leases.hold([kept.describe(mediaType).digest, diffId]), outer)
+    const described = kept.describe(mediaType)
+    yield* Scope.provide(leases.hold([described.digest, diffId]), outer)
+    yield* note({ blob: described, diffId })
     const blob = yield* kept.commit(mediaType)
     yield* store.commit({ ...staging, path: folder }, { diffId, blob: blob.digest, mediaType, blobSize: blob.size, size, entries })
-    return { layer: { blob, diffId, size } satisfies OwnLayer, unset }
+    const received: Received = { layer: { blob, diffId, size }, unset, kept: false }
+    return received
   }))
 })
 

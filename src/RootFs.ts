@@ -55,7 +55,7 @@ export const joined = Effect.fn("RootFs.joined")(function*(layers: ReadonlyArray
   yield* (yield* Leases).hold(layers.flatMap(({ blob, diffId }) => [blob.digest, diffId]))
   const parts = yield* Effect.forEach(layers, (wanted, index) => part(wanted, index, staging), { concurrency: "unbounded" })
   const [root, hold] = [`${staging.path}/rootfs`, `${staging.path}/hold`]
-  yield* Effect.forEach([root, hold], (path) => Files.makeFolder(path, { mode: 0o700 }))
+  yield* Effect.forEach([root, hold], (path) => Files.makeFolder(path, 0o700))
   const { unset } = yield* perform<"merge">(
     { kind: "merge", root, hold, layers: parts.map(({ folder, move }) => ({ folder, move })), ...how, native: yield* Native }, subject, new Control()
   ).pipe(Effect.catchTag("JobStopped", Effect.die))
@@ -72,7 +72,7 @@ export const assemble = Effect.fn("RootFs.assemble")(function*(
 ): Effect.fn.Return<Assembled, LayerError | StoreError, Scope.Scope | Effect.Services<ReturnType<typeof stage>> | LayerStore | Leases> {
   const store = yield* LayerStore
   const place = resolve(target)
-  yield* Files.makeFolder(dirname(place), { parents: true })
+  yield* Files.makeFolders(dirname(place))
   const staging = yield* store.staging({ kind: "rootfs", place: dirname(place), name: basename(place) })
   const { root, unset } = yield* joined(layers, staging, { link, owners, subject: basename(place) })
   return {
@@ -89,7 +89,7 @@ const part = Effect.fnUntraced(function*(wanted: Wanted, index: number, staging:
   const there = yield* (yield* LayerStore).find(wanted.diffId)
   if (Option.isSome(there)) return { folder: there.value.folder, move: false }
   const path = `${staging.path}/${index}`
-  yield* Files.makeFolder(path, { mode: 0o700 })
+  yield* Files.makeFolder(path, 0o700)
   const { folder } = yield* stage(wanted, { ...staging, path })
   return { folder, move: true }
 })

@@ -2,6 +2,7 @@ import { Effect, Option, Schema } from "effect"
 import type { ArtifactPlan } from "./ArtifactPlan.ts"
 import { Downloads } from "./Download.ts"
 import { Durability } from "./Durability.ts"
+import * as Held from "./Held.ts"
 import type { Descriptor } from "./image/Descriptor.ts"
 import { type Digest, parts } from "./image/Digest.ts"
 import { Control } from "./layer/Control.ts"
@@ -13,7 +14,6 @@ import * as PullPlan from "./PullPlan.ts"
 import { BlobStore } from "./store/BlobStore.ts"
 import { Graph, type Image, type Registration, type TagName } from "./store/Graph.ts"
 import { LayerStore } from "./store/LayerStore.ts"
-import { Leases } from "./store/Leases.ts"
 import { unsetSentence } from "./Unset.ts"
 
 /** What was asked for needs a root file system, and an artifact has none. */
@@ -183,7 +183,7 @@ export const store = Effect.fn("StoreImages.store")(function*(hub: Hub<PullEvent
   const graph = yield* Graph
   const store = yield* LayerStore
   const diffIds = [...new Set(all.flatMap(({ plan }) => plan.kind === "artifact" ? [] : plan.layers.map(({ diffId }) => diffId)))]
-  yield* (yield* Leases).hold([...new Set(all.flatMap(({ plan }) => [
+  yield* Held.hold([...new Set(all.flatMap(({ plan }) => [
     ...plan.documents.map(({ descriptor }) => descriptor.digest), ...(plan.kind === "artifact" ? plan.blobs : plan.layers).map(({ blob }) => blob.digest)
   ])), ...diffIds])
   const moved = yield* Effect.forEach(all, (image) => storeImage(hub, image, storing), { concurrency: 4 })

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto"
 import * as ImageId from "./image/ImageId.ts"
 import * as Reference from "./image/Reference.ts"
 import type { Unset } from "./layer/Job.ts"
+import { Layers } from "./Layers.ts"
 import * as OldPull from "./OldPull.ts"
 import { Pools } from "./Pools.ts"
 import { Hub } from "./progress/Hub.ts"
@@ -10,10 +11,15 @@ import { keyOf, type LayerEvent, type PullEvent } from "./progress/PullEvent.ts"
 import type { PullOptions } from "./Pull.ts"
 import * as Register from "./Register.ts"
 import { AnswerRefused, NetworkError } from "./registry/Errors.ts"
+import type { Repository } from "./registry/Registry.ts"
 import * as RetryPolicy from "./registry/RetryPolicy.ts"
 import { type V1Endpoint, type V1Index, type V1Json, V1Registry } from "./registry/V1Registry.ts"
 import * as Disk from "./store/disk/Disk.ts"
-import type { Node } from "./store/Graph.ts"
+import { BlobStore } from "./store/BlobStore.ts"
+import { Graph, type Node } from "./store/Graph.ts"
+import { LayerStore } from "./store/LayerStore.ts"
+import { Leases } from "./store/Leases.ts"
+import type { V1Name } from "./store/names/V1Layers.ts"
 import type { Receipt } from "./store/Receipt.ts"
 import * as V1Plan from "./V1Plan.ts"
 
@@ -92,6 +98,23 @@ const verified = (subject: Subject) => (receipt: Receipt) => Effect.gen(function
   return yield* refuse(subject, `its bytes do not have the checksum ${subject.json.payloadChecksums.join(" or ")} that came with its json`)
 })
 
+/** What the store has of a layer from a pull that was stopped, if the registry tells the same of it now as it did then. */
+const recalled = Effect.fnUntraced(function*(name: V1Name, repository: Repository) {
+  const noted = yield* (yield* Graph).noted(name)
+  if (noted === undefined) return undefined
+  const { blob, diffId } = noted
+  yield* (yield* Leases).hold([blob.digest, diffId])
+  if (Option.isNone(yield* (yield* BlobStore).find(blob.digest))) return undefined
+  const made = yield* Effect.scoped(Effect.flatMap(Layers, (layers) => layers.get({ blob, diffId, repository }))).pipe(
+    // Damaged here, or not what was noted: it is asked for again.
+    Effect.asSome, Effect.catchIf(({ _tag }) => _tag !== "StoreError", () => Effect.succeedNone))
+  const stored = yield* (yield* LayerStore).find(diffId)
+  if (Option.isNone(made) || Option.isNone(stored)) return undefined
+  const unset = Option.getOrUndefined(Option.map(made.value.unpacked, ({ unset }) => unset))
+  const received: Register.Received = { layer: { blob, diffId, size: stored.value.size }, unset, kept: true }
+  return received
+})
+
 const layered = (node: Node): Register.LayeredImage => ({ ...node, layer: node.own === undefined ? undefined : { ...node.own, size: node.size } })
 
 /**
@@ -141,6 +164,7 @@ export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: st
         layers: chain.map((id) => ({ layer: id, state: nodes.has(id) ? "unpacked" : "missing", image: { id, known: nodes.has(id) } }))
       })
       const unsets: Array<Unset> = []
+      const graph = yield* Graph
       const images = yield* Effect.forEach(chain.keys(), Effect.fnUntraced(function*(at) {
         const each = chain[at] ?? id, below = chain[at - 1]
         const known = nodes.get(each)
@@ -153,8 +177,9 @@ export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: st
         const events = new Hub<LayerEvent>(keyOf)
         yield* events.observe((event) => hub.publish({ ...event, reference }))
         // One receives it, for every pull in this process that wants it; what its JSON says is part of what is shared.
+        const told = createHash("sha256").update(json.raw).update(`\n${json.size ?? ""}\n${json.payloadChecksums.join(" ")}`).digest("hex")
+        const called = { endpoint: endpoint.url, repository: name, image: each, told }
         const received = yield* (yield* Pools).layers.hold({ text: `layer:${each}`, settings: Buffer.from(json.raw).toString("latin1") }, events, (events) => {
-          events.publish({ _tag: "step", layer: each, doing: "request", attempt: 1 })
           const fill = verified({
             endpoint, id: each, json,
             tell: ({ bytes, total }) => events.publish({ _tag: "downloading", layer: each, bytes, ...(total === undefined ? {} : { total }) }),
@@ -164,13 +189,20 @@ export const pull = Effect.fn("Pull.v1")(function*(hub: Hub<PullEvent>, text: st
             }
           })
           // No digest tells that a body was cut: where its archive does, it is fetched once more.
-          return Effect.retry(Register.receive(each, fill), { schedule: RetryPolicy.damaged, while: (error) => error._tag === "LayerRefused" }).pipe(
+          const anew = Effect.suspend(() => {
+            events.publish({ _tag: "step", layer: each, doing: "request", attempt: 1 })
+            return Effect.retry(Register.receive(each, fill, (layer) => graph.note(called, layer)), { schedule: RetryPolicy.damaged, while: (error) => error._tag === "LayerRefused" })
+          })
+          return Effect.flatMap(recalled(called, repository), (known) => known === undefined ? anew : Effect.succeed(known)).pipe(
             Effect.tapError((error) => Effect.sync(() =>
               events.publish(lost(each, error._tag === "LayerRefused" || (error._tag === "NetworkError" && error.phase === "body") ? "unpack" : "request", error)))))
         })
-        if (received !== undefined) unsets.push(received.unset)
-        hub.publish({ _tag: "verified", reference, layer: each })
-        hub.publish({ _tag: "committed", reference, layer: each })
+        if (received?.unset !== undefined) unsets.push(received.unset)
+        if (received?.kept === true) hub.publish({ _tag: "exists", reference, layer: each })
+        else {
+          hub.publish({ _tag: "verified", reference, layer: each })
+          hub.publish({ _tag: "committed", reference, layer: each })
+        }
         return { id: each, kind: "v1", parent: below, json: json.raw, layer: received?.layer } satisfies Register.LayeredImage
       }), { concurrency: fanOut })
       return { images, added: images.filter(({ id }) => !nodes.has(id)), platform, unsets }

@@ -1,20 +1,24 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Stream } from "effect"
+import { Effect, Layer, Stream } from "effect"
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import * as Check from "../src/Check.ts"
 import { dropBlobs } from "../src/DropBlobs.ts"
 import * as ImageFiles from "../src/ImageFiles.ts"
+import * as OciLayout from "../src/OciLayout.ts"
+import { Hub } from "../src/progress/Hub.ts"
+import { keyOf, type PullEvent } from "../src/progress/PullEvent.ts"
 import * as Pull from "../src/Pull.ts"
 import * as Refetch from "../src/Refetch.ts"
 import * as Repair from "../src/Repair.ts"
 import * as Save from "../src/Save.ts"
 import * as SaveOld from "../src/SaveOld.ts"
+import * as Disk from "../src/store/disk/Disk.ts"
 import { Leases } from "../src/store/Leases.ts"
 import { Collector } from "../src/store/upkeep/Collector.ts"
 import { Fault, ImageBuilder, LegacyImage, TestRegistry, Tree, V1Server } from "../src/testing/index.ts"
-import { command } from "./command.ts"
+import { command, startCommand } from "./command.ts"
 import { assertSound, temporary, towline } from "./harness.ts"
 import { assertFailed } from "./main/setting.ts"
 
@@ -164,6 +168,36 @@ describe("DropBlobs", () => {
     registry.script([])
     assert.strictEqual((yield* graph("save", "-o", join(folder, "after.tar"), reference)).code, 0)
     assert.isTrue(readFileSync(join(folder, "after.tar")).equals(readFileSync(join(folder, "before.tar"))))
+  }).pipe(Effect.scoped), 120_000)
+
+  it.live("what a pull gave stays while it is held, and what was asked for together until all of it is written", () => Effect.gen(function*() {
+    const { folder, reference, store } = yield* pulled
+    const elsewhere = <A, E>(work: Effect.Effect<A, E, Layer.Success<ReturnType<typeof towline>>>) => Effect.provide(work, Layer.fresh(towline(folder)))
+    yield* Effect.gen(function*() {
+      yield* Effect.scoped(Effect.gen(function*() {
+        const image = yield* Pull.held(new Hub<PullEvent>(keyOf), reference, { platform, blobs: true })
+        assert.deepStrictEqual((yield* elsewhere(dropBlobs())).dropped, [])
+        yield* OciLayout.write(image, join(folder, "layout"), "1")
+      }))
+      assert.strictEqual((yield* elsewhere(dropBlobs())).dropped.length, 3)
+    }).pipe(Effect.provide(towline(folder)))
+
+    const other = ImageBuilder.image({ layers: [[{ path: "other", contents: "other" }]] })
+    const second = yield* TestRegistry.make()
+    second.put("other", "1", other)
+    // It answers as one that is busy until it is told otherwise.
+    const busy = { match: { repository: "other", kind: "blob", digest: other.layers[0]?.digest ?? "" }, do: Fault.status(429, { "retry-after": "12" }) } as const
+    second.script([busy])
+    const archive = join(folder, "both.tar")
+    const running = yield* startCommand("pull", ["--progress", "events", "--no-unpack", "--store", store, "--output", `oci-archive:${archive}`, reference, `${second.host}/other:1`], {
+      under: ["sh", "-c", `exec "$@" 2>'${join(folder, "events")}'`, "sh"]
+    })
+    // One pull has ended, the other waits.
+    while (!Disk.unlessAbsent(() => readFileSync(join(folder, "events"), "utf8"))?.includes(`"_tag":"done"`)) yield* Effect.sleep("50 millis")
+    yield* command("graph", ["gc", "-q", "--drop-blobs", "--store", store])
+    second.script([])
+    const { code } = yield* running.ended
+    assert.deepStrictEqual([code, existsSync(archive)], [0, true], readFileSync(join(folder, "events"), "utf8"))
   }).pipe(Effect.scoped), 120_000)
 
   it.live("old images: what a v2 registry gave as schema1 is given up and fetched again, what a v1 registry gave is kept", () => Effect.gen(function*() {

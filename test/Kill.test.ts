@@ -106,7 +106,7 @@ const killed = Effect.fnUntraced(function*({ prepare }: Scenario, point: Point, 
 const refused = Effect.fnUntraced(function*({ prepare }: Scenario, point: Point, error: string) {
   return yield* Effect.gen(function*() {
     const prepared = yield* prepare
-    const { done, folder, line: [name, verb], store } = prepared
+    const { done, folder, line: [name, verb], partly = done, store } = prepared
     const log = join(folder, "log")
     const ended = yield* run(prepared.line, met(point, `error=${error}`, log))
     // Threads come to their calls in another order now and then: what was refused may be Node's own.
@@ -114,7 +114,7 @@ const refused = Effect.fnUntraced(function*({ prepare }: Scenario, point: Point,
     if (hit === undefined) return yield* Effect.as(recovers(prepared), false)
     if (ended.code === 0) { // what only tidies up, or makes faster, may fail: then all is there
       assert.strictEqual(ended.stderr, "", hit)
-      if (!prepared.line.includes("--repair")) done(ended)
+      partly(ended)
     } else {
       assert.strictEqual(ended.code, prepared.line.includes("--repair") && ended.code === 6 ? 6 : 7, `${hit}: ${ended.stderr}`)
       // The launcher looks for newer sources; where that fails it says so, and goes on.

@@ -1,5 +1,6 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Effect, Layer } from "effect"
+import { createHash } from "node:crypto"
 import { mkdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { ImageBuilder } from "../src/testing/index.ts"
@@ -13,13 +14,21 @@ import { missing } from "./strace.ts"
 const required = process.env["TOWLINE_INTEROP"] === "required"
 const demo = ImageBuilder.demo()
 
-/** Runs a command traced; fails where a power loss could hurt. Gives its calls. */
-const ordered = Effect.fnUntraced(function*(line: readonly ["pull" | "graph", ...ReadonlyArray<string>], places: Places, done: (ended: Ended) => void) {
+/** The blobs of the demo image's layers, and what stands for each once it was given up. */
+const given = (store: string): NonNullable<Places["given"]> => demo.layers.map(({ digest }, at) => {
+  const sums = join(store, "layers/sha256", (demo.diffIds[at] ?? "").slice(7), "sums")
+  return { blob: join(store, "blobs/sha256", digest.slice(7)), sums, hash: createHash("sha256").update(readFileSync(sums)).digest("hex") }
+})
+
+/** Runs a command traced; fails where a power loss could hurt, at `places` and what they are found to be afterwards. Gives its calls. */
+const ordered = Effect.fnUntraced(function*(
+  line: readonly ["pull" | "graph", ...ReadonlyArray<string>], places: Places, done: (ended: Ended) => void, found: () => Partial<Places> = () => ({})
+) {
   const trace = join(yield* temporary, "trace")
   const [name, ...args] = line
   done(yield* command(name, args, { under: ["strace", "-qq", "-o", trace, ...options] }))
   const calls = callsIn(readFileSync(trace, "utf8"))
-  assert.deepStrictEqual([line, faults(calls, places)], [line, []])
+  assert.deepStrictEqual([line, faults(calls, { ...places, ...found() })], [line, []])
   return (folder: string) => new Set(calls.filter(({ name, to }) => name === "rename" && to.startsWith(folder)).map(({ to }) => to)).size
 })
 
@@ -46,8 +55,10 @@ layer(Shelf.layer.pipe(Layer.orDie), { excludeTestServices: true })("Power loss"
       const { done, line, place, store } = yield* prepare
       const root = place === undefined ? undefined : join(place, "root")
       const tag = name === "graph load" ? "docker.io/library/app" : name.startsWith("pull") ? line.at(-1)?.replace(/:[^:/]*$/, "") : undefined
-      const renamed = yield* ordered(line, { store, ...tag === undefined ? {} : { tag }, ...root === undefined ? {} : { root } }, done)
-      if (name === "graph gc" || name === "graph rm") assert.isAbove(renamed(`${store}/ingest/`), 0, `${name} removes layers`)
+      const dropping = line.includes("--drop-blobs")
+      const renamed = yield* ordered(line, { store, ...tag === undefined ? {} : { tag }, ...root === undefined ? {} : { root } }, done, () => dropping ? { given: given(store) } : {})
+      if (dropping) assert.strictEqual(renamed(`${store}/layers/`), demo.layers.length)
+      else if (name === "graph gc" || name === "graph rm") assert.isAbove(renamed(`${store}/ingest/`), 0, `${name} removes layers`)
       else if (name === "graph check --repair") assert.isAbove(renamed(`${store}/quarantine/`), 2)
       else if (name !== "graph rootfs") assert.isAbove(renamed(`${store}/blobs/`), 3, name)
     }
@@ -73,6 +84,26 @@ describe("The checker of the order", () => {
     const removal = [call("write", log), call("sync", log), call("rename", layer, "/s/ingest/removed"), call("unlink", blob)]
     assert.deepStrictEqual(faults(removal, { store: "/s" }), [])
     assert.deepStrictEqual(faults(removal.toSpliced(1, 1), { store: "/s" }).map((said) => said.replace(/ went.*/, "")), [layer, blob])
+    const folders = [call("mkdir", "/s"), call("mkdir", "/s/blobs"), call("mkdir", "/s/blobs/sha256"), call("sync", "/"), call("sync", "/s"), call("sync", "/s/blobs")]
+    assert.deepStrictEqual(faults([...folders, ...right], pulled), [])
+    for (const left of [3, 4, 5]) {
+      const said = faults([...folders.toSpliced(left, 1), ...right], pulled).join()
+      assert.match(said, /name of the folder \/s.* was not on the disk .*blobs\/sha256\/x/, `without ${left}`)
+    }
+    assert.match(faults([...folders.slice(0, 5), ...right.slice(0, 6), call("sync", "/s/blobs"), ...right.slice(6)], pulled).join(), /folder \/s\/blobs\/sha256/, "after the row")
+    const sums = `${layer}/sums`
+    const up = [
+      call("write", "/s/ingest/m/sums"), call("sync", "/s/ingest/m/sums"), call("rename", "/s/ingest/m/sums", sums), call("sync", layer), call("write", log, "", "abc"), call("sync", log),
+      call("unlink", blob)
+    ]
+    const gone = { store: "/s", given: [{ blob, sums, hash: "abc" }] }
+    assert.deepStrictEqual(faults(up, gone), [])
+    for (const [left, said] of [[1, /bytes of/], [2, /never recorded/], [3, /never recorded/], [4, /never recorded/], [5, /went before/], [6, /went before/]] as const) {
+      assert.match(faults(up.toSpliced(left, 1), gone).join(), said, `without ${left}`)
+    }
+    const swapped = (a: number, b: number) => faults(up.with(a, up[b] ?? call("sync", "")).with(b, up[a] ?? call("sync", "")), gone).join()
+    assert.match(swapped(3, 4), /row of .*sums came before/)
+    assert.match(swapped(5, 6), /x went before/)
     const file = [call("write", "/o/f.1"), call("sync", "/o/f.1"), call("rename", "/o/f.1", "/o/f"), call("sync", "/o")]
     for (const [left, said] of [[1, /bytes of/], [3, /name of/]] as const) assert.match(faults(file.toSpliced(left, 1), { store: "/s", outputs: ["/o/f"] }).join(), said)
     assert.deepStrictEqual(faults(file, { store: "/s", outputs: ["/o/f"] }), [])

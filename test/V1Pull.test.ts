@@ -1,10 +1,12 @@
 import { assert, layer as suite } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Layer } from "effect"
+import { Deferred, Duration, Effect, Fiber, Layer, Option, Stream } from "effect"
 import { spawnSync } from "node:child_process"
-import { readdirSync, readFileSync } from "node:fs"
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
 import * as Pull from "../src/Pull.ts"
 import { Graph } from "../src/store/Graph.ts"
+import { Collector } from "../src/store/upkeep/Collector.ts"
 import * as Archive from "../src/testing/Archive.ts"
 import { Fault, LegacyImage, V1Server, type V1ServerOptions } from "../src/testing/index.ts"
 import type { Rule } from "../src/testing/server/Fault.ts"
@@ -97,6 +99,54 @@ suite(Layer.empty, { excludeTestServices: true })("Pull from v1 registries", (it
     assert.deepStrictEqual(yield* (yield* Graph).list, [])
     yield* met(server, folder, [])
   })), 20_000)
+
+  it.effect("that were stopped go on with the layers that came, as long as the registry tells the same of them", () => setting({}, Effect.fnUntraced(function*(server: V1Server, folder: string) {
+    const db = (statement: string) => Effect.sync(() => {
+      const db = new DatabaseSync(join(folder, "store/graph.db"))
+      const rows = db.prepare(statement).all()
+      db.close()
+      return rows
+    })
+    const names = db("SELECT image FROM v1_layers")
+    const baseId = base?.id ?? ""
+    /** A pull that ends when the lowest layer is there, with the answer to the highest still to come: whether the lowest was asked for. */
+    const stopped = Effect.gen(function*() {
+      server.script([{ match: { kind: "layer", name: topId }, do: Fault.stall("headers", Infinity) }])
+      server.forget()
+      const there = yield* Pull.events(`${server.host}/team/app:1`, { platform }).pipe(
+        Stream.filter((event) => (event._tag === "committed" || event._tag === "exists") && event.layer === baseId), Stream.runHead)
+      server.script([])
+      const asked = server.find({ kind: "layer", name: baseId }).length > 0
+      assert.deepStrictEqual(Option.map(there, ({ _tag }) => _tag), Option.some(asked ? "committed" : "exists"))
+      return asked
+    })
+    assert.isTrue(yield* stopped)
+    assert.deepInclude(yield* names, { image: baseId })
+    assert.isFalse(yield* stopped, "it is not fetched again")
+    // Its files are gone: they are made of what is kept.
+    rmSync(join(folder, "store/layers/sha256", base?.diffId.slice(7) ?? ""), { recursive: true })
+    assert.isFalse(yield* stopped)
+    yield* db("UPDATE v1_layers SET told = 'something else'")
+    assert.isTrue(yield* stopped, "another JSON, length or checksum")
+    yield* db("UPDATE v1_layers SET repository = 'other'")
+    assert.isTrue(yield* stopped, "another repository")
+    yield* db("UPDATE v1_layers SET at = at - 3600000")
+    assert.isTrue(yield* stopped, "too long ago")
+    const blob = String((yield* db(`SELECT blob FROM v1_layers WHERE image = '${baseId}'`))[0]?.["blob"])
+    writeFileSync(join(folder, "store/blobs/sha256", blob.slice(7)), "damaged")
+    rmSync(join(folder, "store/layers/sha256", base?.diffId.slice(7) ?? ""), { recursive: true })
+    assert.isTrue(yield* stopped, "damaged here")
+
+    yield* (yield* Collector).collect({ olderThan: Duration.zero })
+    assert.deepStrictEqual([yield* names, readdirSync(join(folder, "store/blobs/sha256"))], [[], []])
+    assert.isTrue(yield* stopped)
+    const other = yield* V1Server.make()
+    other.put("team/app", "1", images)
+    yield* pulled(other)
+    assert.isAbove(other.find({ kind: "layer", name: baseId }).length, 0, "another endpoint")
+    assert.deepStrictEqual(yield* names, [], "what is registered is known by its own row")
+    assert.strictEqual((yield* pulled(server)).id, topId)
+  }, Effect.scoped)), 60_000)
 
   it.effect("take layers in plain tar, gzip, bzip2 and xz", () => setting({}, Effect.fnUntraced(function*(server, folder) {
     const tar = Archive.archive([{ path: "c", contents: "c" }])

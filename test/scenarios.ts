@@ -1,9 +1,11 @@
 import { assert } from "@effect/vitest"
-import { Context, Effect, Layer, type Scope } from "effect"
+import { Context, Effect, Layer, Schema, type Scope } from "effect"
 import { execFileSync } from "node:child_process"
-import { readdirSync, truncateSync, writeFileSync } from "node:fs"
+import { createHash } from "node:crypto"
+import { existsSync, readdirSync, truncateSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
+import { Dropped } from "../src/DropBlobs.ts"
 import * as Archive from "../src/testing/Archive.ts"
 import { ImageBuilder, LegacyImage, TestRegistry, Tree, V1Server } from "../src/testing/index.ts"
 import * as SavedArchive from "../src/testing/old/SavedArchive.ts"
@@ -50,6 +52,8 @@ export interface Prepared {
   readonly blobs?: { readonly all: ReadonlyArray<{ readonly digest: string; readonly size: number }>; readonly sent: () => number }
   /** Fails unless it succeeded, and what it promises is there. */
   readonly done: (ended: Ended) => void
+  /** The same where the disk refused something, and it succeeded all the same: by default no less. */
+  readonly partly?: (ended: Ended) => void
 }
 
 /** A command, what it calls on a disk, and a fresh start for it. */
@@ -102,10 +106,12 @@ const old = (kind: "schema1" | "v1"): Scenario => ({
     const [registry, server] = [yield* TestRegistry.make(), yield* V1Server.make()]
     registry.put("old", "1", schema1)
     server.put("team/old", "1", legacy.images)
-    const all = [...schema1.blobs].map(([digest, body]) => ({ digest, size: body instanceof Uint8Array ? body.byteLength : 0 }))
+    const all = kind === "schema1" ? [...schema1.blobs].map(([digest, body]) => ({ digest, size: body instanceof Uint8Array ? body.byteLength : 0 }))
+      : legacy.images.map(({ layer }) => ({ digest: `sha256:${createHash("sha256").update(layer).digest("hex")}`, size: layer.byteLength }))
+    const sent = () => (kind === "schema1" ? registry.find({ kind: "blob" }) : server.find({ kind: "layer" })).reduce((sum, { bytesSent }) => sum + bytesSent, 0)
     return {
       folder, store, line: ["pull", "-q", "--store", store, "--platform", "linux/amd64", kind === "schema1" ? `${registry.host}/old:1` : `${server.host}/team/old:1`],
-      ...kind === "schema1" ? { blobs: { all, sent: () => registry.requests.reduce((sum, { bytesSent, kind }) => kind === "blob" ? sum + bytesSent : sum, 0) } } : {},
+      blobs: { all, sent },
       done: (ended) => {
         ok(ended)
         holds(store, 1, 3)
@@ -116,7 +122,8 @@ const old = (kind: "schema1" | "v1"): Scenario => ({
 
 /** A command on a copy of the shelf's store. */
 const onStore = (
-  name: string, kinds: ReadonlyArray<Kind>, args: (reference: string, folder: string) => ReadonlyArray<string>, done: (ended: Ended, store: string) => void, change: (store: string) => void = () => {}
+  name: string, kinds: ReadonlyArray<Kind>, args: (reference: string, folder: string) => ReadonlyArray<string>, done: (ended: Ended, store: string) => void,
+  { change = () => {}, partly }: { readonly change?: (store: string) => void; readonly partly?: (ended: Ended, store: string) => void } = {}
 ): Scenario => ({
   name: `graph ${name}`, kinds,
   prepare: Effect.gen(function*() {
@@ -127,12 +134,18 @@ const onStore = (
     change(store)
     const [verb = "", ...rest] = args(reference, folder)
     return {
-      folder, store, line: ["graph", verb, "--store", store, ...rest], done: (ended) => done(ended, store), ...name === "rootfs" ? { place: join(folder, "place") } : {}
+      folder, store, line: ["graph", verb, "--store", store, ...rest], done: (ended) => done(ended, store), ...partly === undefined ? {} : { partly: (ended) => partly(ended, store) },
+      ...name === "rootfs" ? { place: join(folder, "place") } : {}
     } satisfies Prepared
   })
 })
 
 const all = demo.layers.length
+
+/** Of the layers' blobs those that a `gc --drop-blobs` says it kept, and those that are there. */
+const keptBlobs = ({ stdout }: Ended): ReadonlyArray<string> => Schema.decodeSync(Schema.fromJsonString(Dropped))(stdout).kept.map(({ subject }) => subject)
+const blobsIn = (store: string): ReadonlyArray<string> =>
+  demo.layers.flatMap(({ digest }) => existsSync(join(store, "blobs/sha256", digest.slice(7))) ? [digest] : [])
 
 /** Everything that changes a store. */
 export const scenarios: ReadonlyArray<Scenario> = [
@@ -169,19 +182,36 @@ export const scenarios: ReadonlyArray<Scenario> = [
   onStore("gc", storing, () => ["gc", "--older-than", "0"], (ended, store) => {
     ok(ended)
     holds(store, 0, 0)
-  }, (store) => {
-    const db = new DatabaseSync(join(store, "graph.db"))
-    db.exec("INSERT INTO tag_log (at, name, reference, old_image) SELECT 0, name, reference, image FROM tags; DELETE FROM tags")
-    db.close()
+  }, {
+    change: (store) => {
+      const db = new DatabaseSync(join(store, "graph.db"))
+      db.exec("INSERT INTO tag_log (at, name, reference, old_image) SELECT 0, name, reference, image FROM tags; DELETE FROM tags")
+      db.close()
+    }
+  }),
+  // Whether a layer is known by its blob, or by recorded digests, is what a check of the store asks for at any point.
+  onStore("gc --drop-blobs", unpacking, () => ["gc", "-q", "--drop-blobs", "--json"], (ended, store) => {
+    ok(ended)
+    holds(store, 1, all)
+    assert.deepStrictEqual([keptBlobs(ended), blobsIn(store)], [[], []])
+  }, {
+    partly: (ended, store) => {
+      ok(ended)
+      holds(store, 1, all)
+      assert.sameMembers([...keptBlobs(ended)], [...blobsIn(store)], "what stays is named")
+    }
   }),
   onStore("check --repair", unpacking, () => ["check", "-q", "--repair"], (ended, store) => {
     ok(ended)
     holds(store, 1, all)
-  }, (store) => {
-    for (const folder of ["blobs/sha256", "layers/sha256"]) {
-      const [first = "", second = ""] = readdirSync(join(store, folder)).map((name) => join(store, folder, name))
-      if (folder.startsWith("layers")) writeFileSync(join(first, "fs/more"), "")
-      else for (const file of [first, second]) truncateSync(file, 1)
+  }, {
+    partly: ok,
+    change: (store) => {
+      for (const folder of ["blobs/sha256", "layers/sha256"]) {
+        const [first = "", second = ""] = readdirSync(join(store, folder)).map((name) => join(store, folder, name))
+        if (folder.startsWith("layers")) writeFileSync(join(first, "fs/more"), "")
+        else for (const file of [first, second]) truncateSync(file, 1)
+      }
     }
   })
 ]

@@ -16,6 +16,16 @@ export class ArchiveRefused extends Schema.TaggedError<ArchiveRefused>()("Archiv
   }
 }
 
+const words: Readonly<Record<string, string>> = {
+  ENOENT: "there is no such file or folder; check the path",
+  ENOTDIR: "a part of the path is not a folder; check the path",
+  ELOOP: "it is a link, which is not followed there; check the path",
+  EACCES: "permission denied; check the path",
+  EIO: "the disk reported a read or write error; check it before trying again",
+  EMFILE: "too many open files; raise the limit (ulimit -n)",
+  ENFILE: "the system has too many open files; try again later"
+}
+
 /** An archive or layout could not be read: the disk refused. `code` is errno's name. */
 export class ArchiveUnreadable extends Schema.TaggedError<ArchiveUnreadable>()("ArchiveUnreadable", {
   path: Schema.String,
@@ -23,8 +33,7 @@ export class ArchiveUnreadable extends Schema.TaggedError<ArchiveUnreadable>()("
   cause: Schema.Defect()
 }) {
   override get message() {
-    const why = this.code === "ENOENT" ? "there is no such file or folder" : this.code === "EACCES" ? "permission denied" : String(this.cause)
-    return `cannot read ${printable(this.path)}: ${why}; check the path (${this.code})`
+    return `cannot read ${printable(this.path)}: ${words[this.code] ?? "the system refuses it; check the path"} (${this.code})`
   }
 }
 

@@ -5,7 +5,7 @@ import { printable } from "./Fault.ts"
 import { LayerSource, list } from "./merge/LayerSource.ts"
 import * as Meta from "./apply/Meta.ts"
 import * as Name from "./tree/Name.ts"
-import { codeOf, type Syscalls, type SystemPath } from "./Syscalls.ts"
+import { codeOf, relocate, type Syscalls, type SystemPath } from "./Syscalls.ts"
 
 /**
  * What one name of a layer is: type, metadata as the layer's tar has it (what could not be set on disk is taken from the
@@ -23,11 +23,15 @@ export interface Sum {
   readonly data: string
 }
 
-/** How to look at a layer; `stop` is called for each name and every 256 KiB. With `contents` false, of a file's content only its size is told. */
+/**
+ * How to look at a layer; `stop` is called for each name and every 256 KiB. With `contents` false, of a file's content only its size is
+ * told; with `unreadable`, a file that the disk cannot read is told as one that is like no other, and is no error.
+ */
 export interface SumsOptions {
   readonly syscalls: Syscalls
   readonly stop: () => void
   readonly contents?: boolean
+  readonly unreadable?: boolean
 }
 
 const piece = Buffer.allocUnsafeSlow(256 * 1024)
@@ -35,6 +39,8 @@ const fields = new Set(["uid", "gid", "mode", "mtime", "xattrs", "device"])
 const read = constants.O_RDONLY | constants.O_NOFOLLOW
 /** Sorts what the journal says behind all names. */
 const behind = "\uffff"
+/** What a file holds that cannot be read. */
+const lost = "cannot be read (EIO)"
 /** Labels that the host gives by itself. */
 const hostLabel = /^security\.(?:selinux|ima|evm|SMACK64.*)$/
 
@@ -65,13 +71,18 @@ class Walk {
   private readonly syscalls: Syscalls
   private readonly stop: () => void
   private readonly contents: boolean
+  private readonly unreadable: boolean
+  private readonly folderPath: string
+  private at: Name.Name = ""
   private readonly unset = new Map<Name.Name, Meta.Unset>()
   /** Names of devices that are only recorded, by folder. */
   private readonly ghosts = new Map<Name.Name, Array<string>>()
   private readonly groups = new Map<bigint, Name.Name>()
   private readonly said: Array<string> = []
 
-  constructor(folder: string, { contents = true, stop, syscalls }: SumsOptions) {
+  constructor(folder: string, { contents = true, stop, syscalls, unreadable = false }: SumsOptions) {
+    this.folderPath = folder
+    this.unreadable = unreadable
     this.syscalls = syscalls
     this.stop = stop
     this.contents = contents
@@ -98,6 +109,8 @@ class Walk {
       yield* this.walk()
       for (const path of this.unset.keys()) this.said.push(`unset ${path}`)
       for (const text of this.said.sort()) yield journal(text)
+    } catch (error) {
+      throw relocate(error, `${this.folderPath}/fs/${printable(Name.bytes(this.at))}`)
     } finally {
       this.layer.close()
     }
@@ -114,6 +127,7 @@ class Walk {
       }
       this.stop()
       const name = Name.join(frame.name, segment)
+      this.at = name
       const place = this.layer.place(frame.name, segment)
       const stats = lstatSync(place.path, { bigint: true, throwIfNoEntry: false })
       if (stats === undefined) yield this.ghost(name)
@@ -180,8 +194,8 @@ class Walk {
         closeSync(fd)
       }
     } catch (error) {
-      if (codeOf(error) !== "EIO") throw error
-      return "cannot be read (EIO)"
+      if (!this.unreadable || codeOf(error) !== "EIO") throw error
+      return lost
     }
   }
 
@@ -210,27 +224,57 @@ export interface Facts {
   readonly entries: number
 }
 
-/** Writes the sums of a layer to the new file `file` (0600), durably: a heading, the facts, then a line a name. Gives the file's SHA-256. */
-export const write = (file: string, { diffId, entries, size }: Facts, sums: Iterable<Sum>): string => {
-  const fd = openSync(file, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW, 0o600)
-  const hash = createHash("sha256")
-  try {
-    let lines = `${heading}\n${JSON.stringify([diffId, size, entries])}\n`
-    const flush = () => {
-      const bytes = Buffer.from(lines)
-      hash.update(bytes)
-      for (let at = 0; at < bytes.byteLength;) at += writeSync(fd, bytes, at)
-      lines = ""
+/** The sums of a layer on their way to the new file `file` (0600): a heading, the facts, then a line a name. */
+export class Record {
+  private readonly file: string
+  private readonly fd: number
+  private readonly hash = createHash("sha256")
+  private lines: string
+  private open = true
+
+  constructor(file: string, { diffId, entries, size }: Facts) {
+    this.file = file
+    this.fd = openSync(file, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW, 0o600)
+    this.lines = `${heading}\n${JSON.stringify([diffId, size, entries])}\n`
+  }
+
+  /** Gives the sums on, and writes each one that is taken. */
+  *while(sums: Iterable<Sum>): Generator<Sum> {
+    for (const sum of sums) {
+      const { data, mode, mtime, name, owner, type, xattrs } = sum
+      this.lines += `${JSON.stringify([name, type, mode, owner, mtime, xattrs, data])}\n`
+      if (this.lines.length > 0x10000) this.flush()
+      yield sum
     }
-    for (const { data, mode, mtime, name, owner, type, xattrs } of sums) {
-      lines += `${JSON.stringify([name, type, mode, owner, mtime, xattrs, data])}\n`
-      if (lines.length > 0x10000) flush()
+  }
+
+  /** Makes the file durable. Gives its SHA-256. */
+  commit(): string {
+    this.flush()
+    try {
+      fsyncSync(this.fd)
+    } catch (error) {
+      throw relocate(error, this.file)
+    } finally {
+      this.close()
     }
-    flush()
-    fsyncSync(fd)
-    return hash.digest("hex")
-  } finally {
-    closeSync(fd)
+    return this.hash.digest("hex")
+  }
+
+  close(): void {
+    if (this.open) closeSync(this.fd)
+    this.open = false
+  }
+
+  private flush() {
+    const bytes = Buffer.from(this.lines)
+    this.hash.update(bytes)
+    try {
+      for (let at = 0; at < bytes.byteLength;) at += writeSync(this.fd, bytes, at)
+    } catch (error) {
+      throw relocate(error, this.file)
+    }
+    this.lines = ""
   }
 }
 
@@ -246,12 +290,14 @@ export const hashOf = (file: string, stop: () => void): string => {
       hash.update(piece.subarray(0, length))
       at += length
     }
+  } catch (error) {
+    throw relocate(error, file)
   } finally {
     closeSync(fd)
   }
 }
 
-/** What `write` wrote to a file whose digest has been found right: its facts and, to be ended or run to its end, its sums. */
+/** What a `Record` wrote to a file whose digest has been found right: its facts and, to be ended or run to its end, its sums. */
 export const open = (file: string): { readonly facts: Facts; readonly sums: Generator<Sum> } => {
   const lines = Meta.lines(file)
   const [title, facts] = [lines.next().value, lines.next().value]
@@ -288,7 +334,7 @@ const shown = 20
 
 const differ = (a: Sum, b: Sum, attributes: boolean): Difference["what"] | undefined => {
   if (a.type !== b.type) return "type"
-  if (a.data !== b.data) return "content"
+  if (a.data !== b.data || b.data === lost) return "content"
   if (a.mode !== b.mode) return "mode"
   if (a.owner !== b.owner) return "owner"
   if (a.mtime !== b.mtime) return "time"

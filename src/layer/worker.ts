@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto"
-import { lstatSync, mkdirSync, readSync, writeSync } from "node:fs"
+import { lstatSync, mkdirSync } from "node:fs"
 import { parentPort, workerData } from "node:worker_threads"
 import { Apply } from "./apply/Apply.ts"
 import { Budget, Control, Gate, Stopped } from "./Control.ts"
@@ -11,14 +11,13 @@ import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob,
 import { flatten } from "./merge/Flatten.ts"
 import { merge } from "./merge/Merge.ts"
 import { removeTree } from "./tree/Remove.ts"
+import * as Piece from "./Piece.ts"
 import { Ring, RingBroken } from "./Ring.ts"
 import * as Sums from "./Sums.ts"
 import * as Syscalls from "./Syscalls.ts"
 import { show } from "./Unpacked.ts"
 import { View } from "./view/View.ts"
 import { TarReader } from "./tar/Tar.ts"
-
-const piece = Buffer.allocUnsafeSlow(256 * 1024)
 
 /** What the pool shares with its threads. */
 interface Shared {
@@ -70,10 +69,10 @@ const inflated = async (job: UnpackJob | PumpJob, control: Control, take: (bytes
     for (let at = 0; at < job.size;) {
       const available = control.waitBeyond(at)
       stop()
-      const read = readSync(job.fd, piece, 0, Math.min(piece.byteLength, available - at), at)
+      const read = Piece.read(job.fd, available - at, at)
       if (read === 0) throw new Error(`the file ended at ${at} of ${job.size} bytes`)
       taken = at += read
-      await inflate.write(piece.subarray(0, read))
+      await inflate.write(Piece.bytes.subarray(0, read))
       control.consume(at)
     }
     await inflate.end()
@@ -132,7 +131,7 @@ const remove = (job: RemoveJob, control: Control): Answers["remove"] => {
 /** Compares the layer in a folder with what it should be; a journal that cannot be read is a difference. */
 const against = (layer: string, should: Generator<Sums.Sum>, options: Sums.SumsOptions): Sums.Comparison => {
   try {
-    return Sums.compare(should, Sums.of(layer, options), { attributes: options.syscalls.native })
+    return Sums.compare(should, Sums.of(layer, { ...options, unreadable: true }), { attributes: options.syscalls.native })
   } catch (error) {
     if (!(error instanceof MetaDamaged) || !error.file.startsWith(layer)) throw error
     return { count: 1, differences: [{ path: `line ${error.line}`, what: "journal" }], unread: 0 }
@@ -144,10 +143,14 @@ const against = (layer: string, should: Generator<Sums.Sum>, options: Sums.SumsO
 const compare = async (job: CompareJob, control: Control): Promise<Answers["compare"]> => {
   const { diffId, entries, size } = await unpack({ ...job, kind: "unpack" }, control)
   const options = { syscalls: syscalls(job.native), stop: stopOf(control) }
-  const found = against(job.layer, Sums.of(job.folder, options), options)
-  const same = found.count === 0 && found.unread === 0
-  const recorded = job.record === undefined || !same ? undefined : Sums.write(job.record, { diffId, size, entries }, Sums.of(job.folder, options))
-  return { entries, size, ...found, recorded }
+  const record = job.record === undefined ? undefined : new Sums.Record(job.record, { diffId, size, entries })
+  try {
+    const made = Sums.of(job.folder, options)
+    const found = against(job.layer, record === undefined ? made : record.while(made), options)
+    return { entries, size, ...found, recorded: found.count === 0 && found.unread === 0 ? record?.commit() : undefined }
+  } finally {
+    record?.close()
+  }
 }
 
 const verify = (job: VerifyJob, control: Control): Answers["verify"] => {
@@ -174,10 +177,10 @@ const view = async (job: ViewJob, control: Control): Promise<Answers["view"]> =>
     }, { native: job.native, reserve: reserving(job.native, stop) })
     try {
       for (let at = 0; at < size;) {
-        const read = readSync(fd, piece, 0, Math.min(piece.byteLength, size - at), at)
+        const read = Piece.read(fd, size - at, at)
         if (read === 0) throw new Refused(`a layer's file ended at ${at} of ${size} bytes`)
         at += read
-        await inflate.write(piece.subarray(0, read))
+        await inflate.write(Piece.bytes.subarray(0, read))
       }
       await inflate.end()
     } finally {
@@ -195,9 +198,9 @@ const hash = (job: HashJob, control: Control): Answers["hash"] => {
   const hash = createHash(job.algorithm)
   for (let at = 0; at < job.size;) {
     stop()
-    const read = readSync(job.fd, piece, 0, Math.min(piece.byteLength, job.size - at), at)
+    const read = Piece.read(job.fd, job.size - at, at)
     if (read === 0) break
-    hash.update(piece.subarray(0, read))
+    hash.update(Piece.bytes.subarray(0, read))
     at += read
     control.consume(at)
   }
@@ -222,16 +225,16 @@ const inflateArchive = async (job: InflateJob, control: Control): Promise<Answer
     if (size + bytes.byteLength > job.limit) throw new Refused(`it inflates to more than ${job.limit} bytes`, undefined, "size")
     tar.write(bytes)
     if (job.diffId !== undefined) hash.update(bytes)
-    for (let at = 0; job.into !== undefined && at < bytes.byteLength;) at += writeSync(job.into, bytes, at, bytes.byteLength - at, size + at)
+    if (job.into !== undefined) Piece.write(job.into, bytes, size)
     size += bytes.byteLength
   }, { native: job.native, reserve: reserving(job.native, stop) })
   try {
     for (let at = 0; at < job.size;) {
       stop()
-      const read = readSync(job.fd, piece, 0, Math.min(piece.byteLength, job.size - at), at)
+      const read = Piece.read(job.fd, job.size - at, at)
       if (read === 0) throw new Refused(`the file ended at ${at} of ${job.size} bytes`)
       at += read
-      await inflate.write(piece.subarray(0, read))
+      await inflate.write(Piece.bytes.subarray(0, read))
       control.consume(at)
     }
     await inflate.end()
@@ -261,7 +264,20 @@ const perform = (job: Job, control: Control): Answers[Job["kind"]] | Promise<Ans
 const isSystemError = (error: unknown): error is NodeJS.ErrnoException =>
   error instanceof Error && "code" in error && typeof error.code === "string" && "syscall" in error
 
-const faultOf = (error: unknown): JobFault => {
+/** Where a job works, for errors of calls on handles and descriptors, which name no path. */
+const placeOf = (job: Job): string => {
+  switch (job.kind) {
+    case "unpack": case "compare": return job.folder
+    case "merge": return job.root
+    case "remove": return job.path
+    case "verify": return job.layer
+    case "pump": case "hash": case "inflate": return Piece.pathOf(job.fd)
+    case "view": return job.layers.map((layer) => "folder" in layer ? layer.folder : Piece.pathOf(layer.fd)).join(", ")
+  }
+}
+
+const faultOf = (thrown: unknown, job: Job): JobFault => {
+  const error = Syscalls.relocate(thrown, placeOf(job))
   if (error instanceof Stopped || error instanceof RingBroken) return { kind: "stopped" }
   if (error instanceof Refused) return { kind: "refused", rule: error.rule, entry: error.entry, limit: error.limit }
   if (error instanceof MetaDamaged) return { kind: "system", code: "EUCLEAN", syscall: "read", path: error.file, message: error.message }
@@ -279,7 +295,7 @@ port.on("message", async ({ id, job, control }: Request) => {
   try {
     reply = { id, ok: true, answer: await perform(job, new Control(control)) }
   } catch (error) {
-    reply = { id, ok: false, fault: faultOf(error) }
+    reply = { id, ok: false, fault: faultOf(error, job) }
   }
   port.postMessage(reply)
 })

@@ -14,6 +14,7 @@ import * as Nodes from "./names/Nodes.ts"
 import { type ImageInUse, remove, type Removed } from "./Removal.ts"
 import * as Reuse from "./names/Reuse.ts"
 import * as Tags from "./names/Tags.ts"
+import * as V1Layers from "./names/V1Layers.ts"
 
 export { AmbiguousName, type Image, type ImageLayer, ImageNotFound, type Listed, type TagName } from "./Images.ts"
 export type { Finding } from "./upkeep/Check.ts"
@@ -133,6 +134,7 @@ const enter = Effect.fnUntraced(function*(home: Shape, image: Registration) {
     }
   }
   const id = yield* writeImage(home, image)
+  if (image.old !== undefined) yield* V1Layers.settle(home, image.old.id)
   yield* db.run(sql`INSERT INTO resolutions ${sql.insert({ target, wanted, manifest: manifest.digest })}
     ON CONFLICT (target, wanted) DO UPDATE SET manifest = excluded.manifest`)
   if (image.member !== undefined) {
@@ -172,6 +174,8 @@ const make = Effect.gen(function*() {
     children: (id: string) => Nodes.children(home, id),
     compatibility: (id: string) => home.db.transaction(Reuse.compatibility(home, id)),
     chooseIds: (images: ReadonlyArray<AddressedImage>, hash: Hash) => home.db.transaction(Reuse.choose(home, images, hash)),
+    note: (name: V1Layers.V1Name, layer: V1Layers.V1Layer) => V1Layers.note(home, name, layer),
+    noted: (name: V1Layers.V1Name) => V1Layers.noted(home, name),
     setCompatibility: (id: string, text: string) => Nodes.setCompatibility(home, id, text),
     list: Images.list(home),
     show: (text: string) => Images.show(home, text),
@@ -213,6 +217,10 @@ export class Graph extends Context.Service<Graph, {
   readonly compatibility: (id: string) => Effect.Effect<string | undefined, StoreError | InvalidV1Image>
   /** The graph IDs for the images of a schema1 manifest, both bottom first: IDs they have here already, else strong IDs. */
   readonly chooseIds: (images: ReadonlyArray<AddressedImage>, hash: Hash) => Effect.Effect<ReadonlyArray<string>, StoreError>
+  /** Notes what a v1 registry gave under a name of its own, for a pull that is stopped before its images are registered. */
+  readonly note: (name: V1Layers.V1Name, layer: V1Layers.V1Layer) => Effect.Effect<void, StoreError>
+  /** What came under that name within the last hour, unless its image was registered since; the blob may be gone. */
+  readonly noted: (name: V1Layers.V1Name) => Effect.Effect<V1Layers.V1Layer | undefined, StoreError>
   /** Keeps the v1Compatibility text of an image of the old graph. */
   readonly setCompatibility: (id: string, text: string) => Effect.Effect<void, StoreError>
   /** All tags, and images without one that no other stands on, by name. */

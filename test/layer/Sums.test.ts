@@ -1,11 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import { spawnSync } from "node:child_process"
+import { createHash } from "node:crypto"
 import { chmodSync, linkSync, lutimesSync, mkdirSync, readFileSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { MetaDamaged } from "../../src/layer/apply/Meta.ts"
 import * as Sums from "../../src/layer/Sums.ts"
 import * as Syscalls from "../../src/layer/Syscalls.ts"
+import { mayMount } from "../main/setting.ts"
 import { applied, device, dir, file, inTemp, type Item, link, privileged, symlink } from "./apply/Entries.ts"
 
 const syscalls = Syscalls.load()
@@ -73,6 +75,44 @@ describe("Sums", () => {
         flip(join(is, path), bit)
       }
     }
+  }))
+
+  // The memory of a process cannot be read at 0: a file like those on a bad sector.
+  it.skipIf(!mayMount)("a file that cannot be read is like no other, nor like itself, and nothing is recorded of it", inTemp((folder) => {
+    const [should, is] = pair(folder, items)
+    const broken = (layer: string) => join(layer, "fs/implied/by/child")
+    const mount = (layer: string) => assert.strictEqual(spawnSync("mount", ["--bind", `/proc/${process.pid}/mem`, broken(layer)]).status, 0)
+    const lenient = { ...options, unreadable: true }
+    const file = join(folder, "sums")
+    mount(is)
+    try {
+      assert.throws(() => [...Sums.of(is, options)], /^EIO: .*fs\/implied\/by\/child/)
+      const marks = [...Sums.of(is, lenient)]
+      for (const first of [[...Sums.of(should, options)], marks]) {
+        const { differences } = Sums.compare(first.values(), Sums.of(is, lenient), { attributes: true })
+        assert.include(differences.map(({ path, what }) => `${path} ${what}`), "/implied/by/child content")
+      }
+      const record = new Sums.Record(file, { diffId: "d", size: 1, entries: 1 })
+      try {
+        assert.throws(() => [...record.while(Sums.of(is, options))], /EIO/)
+      } finally {
+        record.close()
+      }
+    } finally {
+      spawnSync("umount", [broken(is)])
+    }
+  }))
+
+  it("are recorded while they are compared, and read again as they were", inTemp((folder) => {
+    const [should] = pair(folder, items)
+    const file = join(folder, "sums")
+    const facts = { diffId: "d", size: 2, entries: 3 }
+    const record = new Sums.Record(file, facts)
+    const all = [...record.while(Sums.of(should, options))]
+    const hash = record.commit()
+    assert.strictEqual(hash, createHash("sha256").update(readFileSync(file)).digest("hex"))
+    const read = Sums.open(file)
+    assert.deepStrictEqual([read.facts, [...read.sums]], [facts, all])
   }))
 
   it("change with any bit of the journal", inTemp((folder) => {

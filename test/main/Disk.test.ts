@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { ImageBuilder } from "../../src/testing/index.ts"
 import { command } from "../command.ts"
@@ -62,6 +62,30 @@ describe("A disk that refuses (exit code 7)", () => {
     remount("rw")
     assertDigest(yield* command("pull", ["-q", "--store", store, reference]))
     yield* assertChecked(store)
+  }).pipe(Effect.scoped), 120_000)
+
+  it.live.skipIf(missing)("a blob, and a file of an unpacked layer, that cannot be read: named, and nothing is given up for it (needs strace)", () => Effect.gen(function*() {
+    const { folder, graph, pull, reference, store } = yield* setting()
+    assertDigest(yield* pull(["-q", reference]))
+    const demo = ImageBuilder.demo()
+    const blob = join(store, "blobs/sha256", (demo.layers[0]?.digest ?? "").slice(7))
+    const layer = join(store, "layers/sha256", (demo.diffIds[0] ?? "").slice(7))
+    const file = realpathSync(join(layer, "fs/bin/greet"))
+    const broken = (path: string, verb: string, ...args: ReadonlyArray<string>) => command("graph", [verb, "--store", store, ...args], {
+      under: ["strace", "-f", "-qq", "-o", "/dev/null", "-P", path, "-e", "trace=read,pread64,copy_file_range,sendfile", "-e", "inject=read,pread64,copy_file_range,sendfile:error=EIO"]
+    })
+    for (const args of [["gc", "-q", "--drop-blobs"], ["save", "-o", join(folder, "out.tar"), reference]] as const) {
+      const [verb, ...rest] = args
+      assertFailed(yield* broken(blob, verb, ...rest), 7, new RegExp(`cannot read ${blob}: the disk reported a read or write error.*EIO`))
+    }
+    assertFailed(yield* broken(file, "rootfs", reference, join(folder, "root")), 7, new RegExp(folder), /EIO/)
+    assert.isFalse(existsSync(join(folder, "root")) || existsSync(join(folder, "out.tar")))
+    const kept = yield* broken(file, "gc", "-q", "--drop-blobs")
+    assert.deepStrictEqual([kept.code, kept.stderr], [0, ""])
+    assert.match(kept.stdout, /kept {5}.*run `graph check --repair` first\n[^]*gave up the compressed form of 2 layers, kept that of 1/)
+    assert.isTrue(existsSync(blob))
+    assert.strictEqual((yield* broken(blob, "check", "-q")).stdout.split("\n")[0]?.slice(0, 83), `blob-digest  ${demo.layers[0]?.digest ?? ""}`.slice(0, 83))
+    assert.strictEqual((yield* graph("check", ["-q"])).code, 0)
   }).pipe(Effect.scoped), 120_000)
 
   it.live.skipIf(missing)("without locks: a new store and one that was there are refused, whatever the file system says instead (needs strace)", () => Effect.gen(function*() {

@@ -1,4 +1,5 @@
 import { closeSync, constants, openSync, readSync, writeSync } from "node:fs"
+import { relocate } from "../Syscalls.ts"
 import type { Name } from "../tree/Name.ts"
 
 /** Kinds of device files. */
@@ -191,6 +192,8 @@ export const write = (file: string, records: Iterable<MetaRecord>): void => {
       if (lines.length > 0x10000) flush()
     }
     flush()
+  } catch (error) {
+    throw relocate(error, file)
   } finally {
     closeSync(fd)
   }
@@ -251,6 +254,8 @@ export const lines = function*(file: string): Generator<string> {
     }
     // A last line without its end was cut: it is given as it is, and is no record.
     if (rest.length > 0) yield `${Buffer.concat(rest).toString()}\u0000`
+  } catch (error) {
+    throw relocate(error, file)
   } finally {
     closeSync(fd)
   }

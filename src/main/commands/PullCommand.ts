@@ -138,7 +138,7 @@ export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
   }
   const turn = yield* Semaphore.make(1) // a layout's index is read, changed and written: one at a time
   const one = Effect.fnUntraced(function*(reference: string) {
-    const image = yield* Pull.pullWith(hub, reference, options)
+    const image = yield* Pull.held(hub, reference, options)
     yield* Effect.forEach(outputs.layouts, (path) => turn.withPermits(1)(OciLayout.write(image, path, layoutName(image.reference, flags))), { discard: true })
     if (image.artifact !== undefined && outputs.roots.length > 0) return yield* new NoFileSystem({ name: image.reference, type: image.artifact.type })
     for (const file of outputs.roots) yield* file === "-" ? RootTar.send(image.layers, 1, map) : RootTar.write(image.layers, file, map)
@@ -152,7 +152,7 @@ export const pull = Effect.fnUntraced(function*(flags: PullFlags) {
       const images = outcomes.flatMap(({ result }) => Result.isSuccess(result) ? [savable(result.success)] : [])
       return images.length < outcomes.length ? Effect.void
         : Effect.forEach(outputs.archives, ({ file, format }) => Save.write(images, format, file), { discard: true })
-    }))
+    }), Effect.scoped)
   const repositoriesDone = (outcomes: Effect.Success<typeof all>) => Effect.sync(() => {
     for (const text of flags.allTags ? flags.references : []) {
       const name = Result.match(Reference.parse(text), { onFailure: () => text, onSuccess: Reference.name })

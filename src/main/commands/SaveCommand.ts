@@ -1,5 +1,6 @@
 import { Effect, Layer, Option, Stream } from "effect"
 import { resolve } from "node:path"
+import { digestsOf } from "../../Bundle.ts"
 import * as Refetch from "../../Refetch.ts"
 import * as Save from "../../Save.ts"
 import * as SaveOld from "../../SaveOld.ts"
@@ -30,9 +31,17 @@ export const save = Effect.fnUntraced(function*(flags: SaveFlags) {
   if (output === undefined && process.stdout.isTTY) {
     return yield* new Cli.UsageError({ problem: "an archive is not written to a terminal: name a file with --output, or send it on" })
   }
+  /** The layers that are needed, held before anybody looks whether they are here. */
   const layers = Effect.gen(function*() {
-    if (asked === "docker-1.9") return yield* SaveOld.layers(names)
-    return (yield* Save.find(names)).flatMap((image) => [image, ...image.whole?.members ?? []]).flatMap(({ layers }) => layers)
+    const leases = yield* Leases
+    if (asked === "docker-1.9") {
+      const all = yield* SaveOld.layers(names)
+      yield* leases.hold(all.flatMap(({ blob, diffId }) => [blob.digest, diffId]))
+      return all
+    }
+    const images = yield* Save.find(names)
+    yield* leases.hold(images.flatMap(digestsOf))
+    return images.flatMap((image) => [image, ...image.whole?.members ?? []]).flatMap(({ layers }) => layers)
   })
   const send = <E, R>(bytes: Stream.Stream<Uint8Array, E, R>) =>
     output !== undefined ? Files.write(resolve(output), bytes) : Stream.runForEach(bytes, Cli.send)
@@ -47,12 +56,10 @@ export const save = Effect.fnUntraced(function*(flags: SaveFlags) {
     if ((yield* Effect.flatMap(layers, Refetch.lacking)).length > 0) return false
     yield* write
     return true
-  }).pipe(reading(store))
+  }).pipe(Effect.scoped, reading(store))
   if (complete) return
   yield* Effect.gen(function*() {
-    const all = yield* layers
-    yield* (yield* Leases).hold(all.flatMap(({ blob, diffId }) => [blob.digest, diffId]))
-    yield* Refetch.layers(all)
+    yield* Refetch.layers(yield* layers)
     yield* write
   }).pipe(Effect.scoped, Effect.provide(Towline.layer({ store }).pipe(Layer.provideMerge(Network.settings(flags)))))
 })

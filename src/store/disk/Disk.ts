@@ -103,6 +103,10 @@ export const sync = (fd: number, path: string): Effect.Effect<void, StoreError> 
 export const syncFolder = (folder: string): Effect.Effect<void, StoreError> =>
   Effect.scoped(Effect.flatMap(open(folder, constants.O_RDONLY | constants.O_DIRECTORY), (fd) => sync(fd, folder)))
 
+/** The same where a folder can be asked to: one may write to a folder that one may not read, and not every file system syncs folders. */
+export const syncNames = (folder: string): Effect.Effect<void, StoreError> =>
+  Effect.catchIf(syncFolder(folder), ({ code }) => code === "EACCES" || code === "EINVAL", () => Effect.void)
+
 const pieceSize = 1024 * 1024
 
 /**
@@ -128,10 +132,11 @@ export const forEachPiece = (
   })
 
 /**
- * Makes the folder `path` with `mode`, and the parents it lacks; a folder that is there stays as it is. Not `recursive`: that
- * calls a read-only file system a missing folder, and never returns where nothing can be made (as in /proc). Throws.
+ * Makes the folder `path` with `mode`, and the parents it lacks; a folder that is there stays as it is. Gives the folders that have
+ * new names in them, the highest first, for `syncNames`. Not `recursive`: that calls a read-only file system a missing folder, and
+ * never returns where nothing can be made (as in /proc). Throws.
  */
-export const makeFolders = (path: string, mode = 0o777): void => {
+export const makeFolders = (path: string, mode = 0o777): ReadonlyArray<string> => {
   const make = (): "made" | "there" | "orphan" => {
     try {
       mkdirSync(path, { mode })
@@ -143,7 +148,10 @@ export const makeFolders = (path: string, mode = 0o777): void => {
       return "orphan"
     }
   }
-  if (make() !== "orphan") return
-  makeFolders(dirname(path), mode)
-  if (make() === "orphan") throw new StoreError({ operation: "make the folder", path, code: "ENOENT" })
+  const first = make()
+  if (first !== "orphan") return first === "made" ? [dirname(path)] : []
+  const above = makeFolders(dirname(path), mode)
+  const second = make()
+  if (second === "orphan") throw new StoreError({ operation: "make the folder", path, code: "ENOENT" })
+  return second === "made" ? [...above, dirname(path)] : above
 }

@@ -14,12 +14,13 @@ export const obstacle = (path: string, except?: string): Effect.Effect<string | 
     return readdirSync(path).every((name) => except !== undefined && name.startsWith(except)) ? undefined : "is not empty"
   }))
 
-/** Makes the folder `path` with `mode`; with `parents` also those it lacks, and one that is there is as good. */
-export const makeFolder = (path: string, options: { readonly mode?: number; readonly parents?: boolean } = {}): Effect.Effect<void, Disk.StoreError> =>
-  Disk.call("make the folder", path, () => {
-    if (options.parents === true) Disk.makeFolders(path, options.mode)
-    else mkdirSync(path, { mode: options.mode ?? 0o777 })
-  })
+/** Makes the folder `path` with `mode`. */
+export const makeFolder = (path: string, mode: number): Effect.Effect<void, Disk.StoreError> =>
+  Disk.call("make the folder", path, () => { mkdirSync(path, { mode }) })
+
+/** Makes the folder `path`, and the parents it lacks, their names durable; one that is there is as good. */
+export const makeFolders = (path: string): Effect.Effect<void, Disk.StoreError> =>
+  Effect.flatMap(Disk.call("make the folder", path, () => Disk.makeFolders(path)), Effect.forEach(Disk.syncNames, { discard: true }))
 
 /** The text of a small file, or undefined where there is none. */
 export const text = (path: string): Effect.Effect<string | undefined, Disk.StoreError> =>
@@ -58,8 +59,8 @@ const renamed = <E, R>(path: string, make: (draft: string) => Effect.Effect<void
       Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : Effect.ignore(Disk.call("remove", draft, () => rmSync(draft, { force: true })))))
   })
 
-/** Makes a new name durable, where its folder can be asked to: one may write to a folder that one may not read, and not every file system syncs folders. */
-const named = (path: string) => Effect.catchIf(Disk.syncFolder(dirname(path)), ({ code }) => code === "EACCES" || code === "EINVAL", () => Effect.void)
+/** Makes a new name durable, where its folder can be asked to. */
+const named = (path: string) => Disk.syncNames(dirname(path))
 
 /** A new file with the mode that the user's umask leaves: these are for others too, unlike the store's. */
 const begin = (path: string) => Disk.call("make", path, () => {
@@ -69,7 +70,7 @@ const begin = (path: string) => Disk.call("make", path, () => {
 
 /** Writes a small file at once: durable, then visible, and its name durable too. Parents are made. */
 export const place = (path: string, bytes: Uint8Array): Effect.Effect<void, Disk.StoreError> =>
-  Effect.andThen(makeFolder(dirname(path), { parents: true }), renamed(path, (draft) =>
+  Effect.andThen(makeFolders(dirname(path)), renamed(path, (draft) =>
     Effect.scoped(Effect.gen(function*() {
       yield* begin(draft)
       const fd = yield* Disk.open(draft, constants.O_WRONLY)
@@ -82,7 +83,7 @@ export const place = (path: string, bytes: Uint8Array): Effect.Effect<void, Disk
  * nothing wrong with the copy, which it is given open.
  */
 export const copy = <E, R>(from: string, path: string, check: (fd: number, draft: string) => Effect.Effect<void, E, R>): Effect.Effect<void, Disk.StoreError | E, R> =>
-  Effect.andThen(makeFolder(dirname(path), { parents: true }), renamed(path, (draft) =>
+  Effect.andThen(makeFolders(dirname(path)), renamed(path, (draft) =>
     Effect.flatMap(begin(draft), (mode) => Effect.all([
       Effect.callback<void, Disk.StoreError>((resume) => {
         let left = false

@@ -2,9 +2,9 @@ import { Clock, Context, Effect, Exit, FiberSet, Layer, Schedule, Schema, type S
 import { randomBytes } from "node:crypto"
 import { accessSync, chmodSync, closeSync, constants, lstatSync, mkdtempSync, openSync, readdirSync, rm, statfsSync, type Stats, statSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { isAbsolute, join, resolve } from "node:path"
+import { dirname, isAbsolute, join, resolve } from "node:path"
 import * as Digest from "../../image/Digest.ts"
-import { call, codeOf, makeFolders, StoreError, storeError, unlessAbsent } from "./Disk.ts"
+import { call, codeOf, makeFolders, StoreError, storeError, syncNames, unlessAbsent } from "./Disk.ts"
 import * as Migrations from "./Migrations.ts"
 import * as Owner from "./Owner.ts"
 import * as Sqlite from "./Sqlite.ts"
@@ -99,10 +99,12 @@ const notLooser = (path: string, wanted: number, command: string) => {
   })
 }
 
-const makeFolder = (path: string): void => {
+/** Gives the folders that have new names in them. */
+const makeFolder = (path: string): ReadonlyArray<string> => {
   const there = look(path) !== undefined
-  makeFolders(path, 0o700)
+  const above = makeFolders(path, 0o700)
   if (!there && (statSync(path).mode & 0o777) !== 0o700) chmodSync(path, 0o700) // the umask can only have cut bits
+  return above
 }
 
 const makeFile = (path: string) => {
@@ -125,17 +127,17 @@ export const isReadOnly = (path: string): boolean => {
   }
 }
 
-/** Makes what is not there, and refuses what others may look into. Gives the database's file. */
-const prepare = (root: string): string => {
+/** Makes what is not there, and refuses what others may look into. Gives the folders above the store that have new names in them. */
+const prepare = (root: string): ReadonlyArray<string> => {
   const known = look(root)
-  makeFolder(root)
+  const above = makeFolder(root)
   if (known !== undefined) notLooser(root, 0o700, "700")
   if (isReadOnly(root)) throw new StoreError({ operation: "change the store in", path: root, code: "EROFS" })
   for (const name of subfolders) {
     makeFolder(`${root}/${name}`)
     notLooser(`${root}/${name}`, 0o700, "700")
   }
-  return `${root}/graph.db`
+  return above
 }
 
 const prepareFile = (file: string) => {
@@ -163,10 +165,13 @@ const patience = "300 millis"
 const make = Effect.fn("Store.open")(function*(path: string, kept = true): Effect.fn.Return<Shape, StoreError, Scope.Scope> {
   const root = resolve(path)
   const remove = yield* Remover
-  const file = yield* call("open", root, () => prepare(root))
+  const file = `${root}/graph.db`
+  const above = yield* call("open", root, () => prepare(root))
   if (kept) yield* call("open", file, () => prepareFile(file))
   const db = yield* Sqlite.open(kept ? file : ":memory:", kept ? { scratch: `${root}/ingest` } : {})
-  yield* Migrations.migrate(db, file)
+  // A new store's folders; also those that a process made which was killed before it got here.
+  const named = Effect.forEach(new Set([...above, dirname(root), root, `${root}/blobs`, `${root}/layers`]), syncNames, { discard: true })
+  yield* Migrations.migrate(db, file, kept ? named : Effect.void)
   const owner = yield* Owner.make(db)
   const discards = yield* FiberSet.make<void>()
   // Runs before the set's own finalizer, which interrupts what is left.

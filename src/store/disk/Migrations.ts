@@ -106,6 +106,7 @@ const third = [
  * continued while both are the same. sums: the SHA-256 of the file `sums` beside a layer, once its files' digests are recorded
  * (store/upkeep/Compressed.ts). artifact: what an artifact is, NULL for images; its config_digest and config are its manifest's,
  * since many have the same config. members: the images of an index that was pulled whole; they stay as long as a tag leads to it.
+ * v1_layers: what a v1 registry gave under a name of its own, until its image is registered (store/names/V1Layers.ts).
  */
 const fourth = [
   `ALTER TABLE ingests ADD COLUMN etag TEXT`,
@@ -114,6 +115,10 @@ const fourth = [
   `ALTER TABLE images ADD COLUMN artifact TEXT`,
   `CREATE TABLE members (
     target TEXT NOT NULL, position INTEGER NOT NULL, manifest TEXT NOT NULL REFERENCES manifests ON DELETE CASCADE, PRIMARY KEY (target, manifest)
+  ) STRICT`,
+  `CREATE TABLE v1_layers (
+    endpoint TEXT NOT NULL, repository TEXT NOT NULL, image TEXT NOT NULL, told TEXT NOT NULL, blob TEXT NOT NULL, media_type TEXT NOT NULL,
+    size INTEGER NOT NULL, diff_id TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (endpoint, repository, image)
   ) STRICT`,
   `CREATE INDEX members_manifest ON members (manifest)`,
   `CREATE INDEX tags_target ON tags (target)`,
@@ -143,8 +148,8 @@ export const versionOf = Effect.fnUntraced(function*(db: Database) {
   return row?.latest ?? 0
 })
 
-/** Brings the database to `version`, in one transaction. A store of a newer version is refused. */
-export const migrate = Effect.fnUntraced(function*(db: Database, file: string) {
+/** Brings the database to `version`, in one transaction; `fresh` comes before a new one is made. A store of a newer version is refused. */
+export const migrate = Effect.fnUntraced(function*(db: Database, file: string, fresh: Effect.Effect<void, StoreError> = Effect.void) {
   const { sql } = db
   const latest = yield* versionOf(db)
   if (latest === version) return
@@ -154,6 +159,7 @@ export const migrate = Effect.fnUntraced(function*(db: Database, file: string) {
       detail: `this store was written by a newer towline (its version is ${latest}, this one knows ${version}); use that one, or another --store`
     })
   }
+  if (latest === 0) yield* fresh
   yield* db.transaction(Effect.provideService(Migrator.make({})({ loader, table }), SqlClient.SqlClient, sql)).pipe(
     Effect.catchTag("MigrationError", (cause) => Effect.fail(new StoreError({ operation: "prepare the database", path: file, cause })))
   )

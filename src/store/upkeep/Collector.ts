@@ -5,13 +5,11 @@ import { Home, record } from "../disk/Home.ts"
 import { dissolve } from "../Removal.ts"
 import * as Quarantine from "./Quarantine.ts"
 import { dropPartial, ending, finishRemoval, mark as markRemoval, partialsKept, type Removal, removing } from "./Sweep.ts"
-import { type Garbage, mark, type Partial, partials, stored } from "./Mark.ts"
+import * as V1Layers from "../names/V1Layers.ts"
+import { type Garbage, grace, mark, type Partial, partials, stored } from "./Mark.ts"
 import * as Usage from "./Usage.ts"
 
 type Shape = Home["Service"]
-
-/** How long a blob or layer that no image names yet, and an image that never had a tag, is left alone: 1 hour. */
-export const grace = Duration.hours(1)
 
 /** Bytes of partial blobs that are kept for pulls that go on: 8 GiB, the latest. */
 export const partialsBudget = 8 * 1024 ** 3
@@ -267,7 +265,10 @@ const collect = Effect.fn("Collector.collect")(function*(home: Shape, options: C
   const plan = choose(garbage, old, total, options.keepStorage ?? -1)
   const dryRun = options.dryRun === true
   const gone = dryRun ? planned(plan) : yield* removing(home, execute(home, plan))
-  if (!dryRun) yield* empty(home, away)
+  if (!dryRun) {
+    yield* V1Layers.tidy(home, before(grace))
+    yield* empty(home, away)
+  }
   const freed = sum(gone.blobs) + sum(gone.layers) + sum(gone.partials)
   const collected: Collected = { dryRun, ...gone, quarantined, freed: freed + sum(quarantined), left: total - freed }
   return collected

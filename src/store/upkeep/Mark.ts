@@ -1,9 +1,12 @@
-import { Effect, Schema } from "effect"
+import { Duration, Effect, Schema } from "effect"
 import { Digest } from "../../image/Digest.ts"
 import { call } from "../disk/Disk.ts"
 import { absolute, type Home, look } from "../disk/Home.ts"
 
 type Shape = Home["Service"]
+
+/** How long a blob or layer that no image names yet, and an image that never had a tag, is left alone: 1 hour. */
+export const grace = Duration.hours(1)
 
 /** Which images without a tag are kept all the same, and since when what nobody names may go (milliseconds since 1970). */
 export interface Roots {
