@@ -179,18 +179,23 @@ const round = Effect.fnUntraced(function*(findings: ReadonlyArray<Finding>) {
 /**
  * Checks the store and mends what it can: damaged and missing blobs are fetched again from where they came, damaged layers are
  * unpacked again, rows are written again from manifests and configs. What cannot be had again is put into the store's
- * folder `quarantine`, and said. It looks again afterwards, since a mended blob may show a damaged layer.
+ * folder `quarantine`, and said. It looks again afterwards, since a mended blob may show a damaged layer, and goes on as long as
+ * that shows anything new: what was mended and is wrong again is left.
  */
 export const repair = Effect.fn("Repair.repair")(function*(options: CheckOptions = {}) {
   const actions: Array<Action> = []
-  for (let rounds = 0;; rounds++) {
+  const before = new Set<string>()
+  for (let fresh = true;;) {
     const findings = yield* check(options)
     const repaired: Repaired = { actions, left: findings }
-    if (findings.length === 0 || rounds === 3) return repaired
+    if (findings.length === 0 || !fresh) return repaired
     const done = yield* round(findings)
     // Said once: what could not be mended will not be mended by trying again.
-    actions.push(...done.filter(({ finding, outcome }) => outcome !== "left" || !actions.some((before) =>
-      before.finding.kind === finding.kind && before.finding.subject === finding.subject)))
-    if (!done.some(({ outcome }) => outcome !== "left")) return { actions, left: findings }
+    actions.push(...done.filter(({ finding, outcome }) => outcome !== "left" || !actions.some((earlier) =>
+      earlier.finding.kind === finding.kind && earlier.finding.subject === finding.subject)))
+    const changed = done.filter(({ outcome }) => outcome !== "left").map(({ finding: { blob, kind, subject } }) => `${kind} ${subject} ${blob ?? ""}`)
+    if (changed.length === 0) return repaired
+    fresh = changed.some((key) => !before.has(key))
+    for (const key of changed) before.add(key)
   }
 })

@@ -14,15 +14,16 @@ export interface RolledBack {
 
 /**
  * Pulls what a tag was, by digest, from where it came, else from the tag's own repository. Of an image of before schema2 the registry knows what
- * the tag led to, and not the manifest that was made of it.
+ * the tag led to, and not the manifest that was made of it. Gives the name that the image has by that alone, if it got one.
  */
 const again = Effect.fnUntraced(function*(own: string, { manifest, target }: Earlier, options: Pull.PullOptions) {
   const names = new Set([...yield* (yield* History).sources(manifest), own])
-  const ways = [...names].flatMap((name) => [...new Set([manifest, target])].map((digest) => `${name}@${digest}`))
+  const ways = [...names].flatMap((name) => [...new Set([manifest, target])].map((reference) => ({ name, reference })))
   let [failure]: Array<Pull.PullError> = []
   for (const way of ways) {
-    const tried = yield* Effect.result(Pull.pull(way, options))
-    if (Result.isSuccess(tried)) return
+    const known = yield* (yield* Graph).targetOf(way)
+    const tried = yield* Effect.result(Pull.pull(`${way.name}@${way.reference}`, options))
+    if (Result.isSuccess(tried)) return known === undefined ? way : undefined
     failure ??= tried.failure
     if (tried.failure._tag !== "NotFound") break
   }
@@ -39,8 +40,8 @@ export const rollback = Effect.fn("Rollback.rollback")(function*(text: string, o
   const history = yield* History
   const value = yield* history.earlier(tag)
   const known = yield* (yield* Graph).byManifest(value.manifest)
-  if (Option.isNone(known) || known.value.missing.length > 0) yield* again(tag.name, value, options)
-  yield* history.restore(tag, value)
+  const instead = Option.isNone(known) || known.value.missing.length > 0 ? yield* again(tag.name, value, options) : undefined
+  yield* history.restore(tag, value, instead)
   const done: RolledBack = { reference: `${tag.name}:${tag.reference}`, digest: value.target, manifest: value.manifest, image: value.image }
   return done
 })

@@ -207,6 +207,12 @@ suite(Layer.empty, { excludeTestServices: true })("Load", (it) => {
     const [, rule] = yield* refused(put([], () => Buffer.from("this is no archive, but it is long enough. ".repeat(30))))
     assert.strictEqual(rule, "it does not begin with a tar header: the checksum is wrong")
     assert.strictEqual((yield* refused(join(folder, "nothing")))[0], "ArchiveUnreadable")
+    const dir = join(folder, "dir")
+    mkdirSync(dir)
+    writeFileSync(join(dir, "version"), "Directory Transport Version: 1.1\n")
+    writeFileSync(join(dir, "manifest.json"), image("dir").manifest.raw)
+    assert.strictEqual((yield* Effect.flip(load(dir))).message,
+      `${dir} is refused: it is a folder of skopeo's dir: format, which is not read; copy it into an OCI layout, and load that: skopeo copy dir:${dir} oci:${dir}-oci:latest`)
     symlinkSync("/dev/zero", join(folder, "zero"))
     assert.include((yield* refused(join(folder, "zero")))[1], "neither a file nor a folder")
   })))

@@ -36,13 +36,14 @@ layer(Shelf.layer.pipe(Layer.orDie), { excludeTestServices: true })("Power loss"
   it.effect.skipIf(missing && !required)("everything is on the disk before what names it, whatever is written (needs strace)", () => Effect.gen(function*() {
     assert.isFalse(missing, "strace is missing, or may not trace")
     const { folder, reference } = yield* setting()
-    const [repository = ""] = [reference.slice(0, reference.lastIndexOf(":"))]
+    // Its row has the name and the tag one after the other.
+    const tagOf = (reference = "") => reference.replace(/:([^:/]*)$/, "$1")
     for (const [index, args] of [["--no-unpack"], ["--output", "oci:out/layout", "--output", "oci-archive:out/oci.tar", "--output", "docker-archive:out/docker.tar", "--output", "tar:out/root.tar"]].entries()) {
       const place = join(folder, String(index))
       const [store, out] = [join(place, "store"), join(place, "out")]
       mkdirSync(out, { recursive: true })
       const given = args.map((arg) => arg.replace(":out/", `:${out}/`))
-      const renamed = yield* ordered(["pull", "-q", "--store", store, ...given, reference], { store, tag: repository, outputs: [out] }, assertDigest)
+      const renamed = yield* ordered(["pull", "-q", "--store", store, ...given, reference], { store, tag: tagOf(reference), outputs: [out] }, assertDigest)
       assert.strictEqual(renamed(`${store}/blobs/`), demo.layers.length + 2)
       // The layout's marker, its blobs with a config and a manifest, its index.
       if (index > 0) assert.deepStrictEqual([renamed(`${out}/layout/`), renamed(`${out}/`)], [demo.layers.length + 4, demo.layers.length + 7])
@@ -54,8 +55,7 @@ layer(Shelf.layer.pipe(Layer.orDie), { excludeTestServices: true })("Power loss"
     for (const { name, prepare } of scenarios) {
       const { done, line, place, store } = yield* prepare
       const root = place === undefined ? undefined : join(place, "root")
-      // As the row of a tag has it, the name and then the tag: a v1 pull notes its layers by the name alone before.
-      const tag = name === "graph load" ? "docker.io/library/app1" : name.startsWith("pull") ? line.at(-1)?.replace(/:([^:/]*)$/, "$1") : undefined
+      const tag = name === "graph load" ? tagOf("docker.io/library/app:1") : name.startsWith("pull") ? tagOf(line.at(-1)) : undefined
       const dropping = line.includes("--drop-blobs")
       const renamed = yield* ordered(line, { store, ...tag === undefined ? {} : { tag }, ...root === undefined ? {} : { root } }, done, () => dropping ? { given: given(store) } : {})
       if (dropping) assert.strictEqual(renamed(`${store}/layers/`), demo.layers.length)

@@ -38,6 +38,21 @@ const alter = (store: string, statement: string) => {
 const outcomes = ({ actions, left }: Repair.Repaired) => [actions.map(({ finding, outcome }) => `${outcome} ${finding.kind}`).sort(), left]
 
 describe("Repair", () => {
+  it.live("goes on as long as what it mends shows more: a manifest, its rows, a blob, and the layer that this shows damaged", () => Effect.gen(function*() {
+    const { folder, store } = yield* pulled
+    const [blob = "", diffId = ""] = [demo.layers[1]?.digest, demo.diffIds[1]]
+    const tree = Tree.walk(join(layerFolder(store, diffId), "fs"))
+    rmSync(blobFile(store, demo.manifest.descriptor.digest))
+    rmSync(blobFile(store, blob))
+    writeFileSync(join(layerFolder(store, diffId), "fs/more"), "")
+    alter(store, `DELETE FROM manifest_blobs WHERE diff_id = '${diffId}'; DELETE FROM blobs WHERE digest = '${blob}'; DELETE FROM layer_blobs WHERE blob = '${blob}'`)
+    const { actions, left } = yield* repaired(folder)
+    assert.deepStrictEqual(left, [])
+    assert.includeMembers(actions.map(({ finding, outcome }) => `${outcome} ${finding.kind}`),
+      ["mended blob-file-missing", "mended row-wrong", "mended layer-unverified", "mended layer-damaged"])
+    assert.deepStrictEqual(Tree.walk(join(layerFolder(store, diffId), "fs")), tree)
+  }).pipe(Effect.scoped), 60_000)
+
   it.live("fetches manifests, indexes and layers again, writes configs again, and leaves what was sound", () => Effect.gen(function*() {
     const { folder, registry, store } = yield* pulled
     const blobs = readdirSync(join(store, "blobs/sha256"))

@@ -59,6 +59,13 @@ describe("Rollback", () => {
       assert.strictEqual((yield* Rollback.rollback(reference, { platform })).manifest, digests[0])
       assert.isAbove(registry.requests.length, 0)
       assert.strictEqual((yield* (yield* Graph).resolve(reference)).manifest.digest, digests[0])
+      const names = Effect.map(Effect.flatMap(Graph, (graph) => graph.list), (listed) => listed.flatMap(({ name, reference }) => name === undefined ? [] : [`${name}:${reference ?? ""}`]))
+      assert.deepStrictEqual(yield* names, [reference], "the digest it was pulled by is no name that anybody gave")
+      // One that somebody pulled by its digest keeps that name.
+      yield* Pull.pull(`${registry.host}/app@${digests[2] ?? ""}`, { platform })
+      yield* Pull.pull(reference, { platform })
+      yield* Rollback.rollback(reference, { platform })
+      assert.deepStrictEqual(yield* names, [reference, `${registry.host}/app:${digests[2] ?? ""}`])
       yield* assertSound(folder)
     }).pipe(Effect.provide(towline(folder)))
   }).pipe(Effect.scoped))

@@ -3,16 +3,17 @@ import { printable } from "../image/Printable.ts"
 
 /**
  * An image archive, or layout, is refused: `archive` is the path it was given by, `entry` the name of what breaks the `rule`
- * ("" = the archive itself).
+ * ("" = the archive itself); `advice` is what to do about it, if it is not to save the archive again.
  */
 export class ArchiveRefused extends Schema.TaggedError<ArchiveRefused>()("ArchiveRefused", {
   archive: Schema.String,
   entry: Schema.String,
-  rule: Schema.String
+  rule: Schema.String,
+  advice: Schema.optionalKey(Schema.String)
 }) {
   override get message() {
     const entry = this.entry === "" ? "" : `entry "${printable(this.entry)}": `
-    return `${printable(this.archive)} is refused: ${entry}${printable(this.rule)}; it must be saved again as a whole`
+    return `${printable(this.archive)} is refused: ${entry}${printable(this.rule)}; ${this.advice === undefined ? "it must be saved again as a whole" : printable(this.advice)}`
   }
 }
 

@@ -13,14 +13,17 @@ export const pathOf = (fd: number): string => {
   }
 }
 
-/** Reads at most `length` bytes at a position into `bytes`; gives how many. Errors name the file. */
-export const read = (fd: number, length: number, at: number): number => {
+/** Reads at most `length` bytes at a position into a buffer; gives how many. Errors name the file. */
+export const readInto = (buffer: Buffer, fd: number, length: number, at: number): number => {
   try {
-    return readSync(fd, bytes, 0, Math.min(bytes.byteLength, length), at)
+    return readSync(fd, buffer, 0, Math.min(buffer.byteLength, length), at)
   } catch (error) {
     throw relocate(error, pathOf(fd))
   }
 }
+
+/** The same into `bytes`. */
+export const read = (fd: number, length: number, at: number): number => readInto(bytes, fd, length, at)
 
 /** Writes all of `chunk` at a position. Errors name the file. */
 export const write = (fd: number, chunk: Uint8Array, position: number): void => {

@@ -1,9 +1,10 @@
-import { Clock, Effect, Schema } from "effect"
+import { Effect, Schema } from "effect"
 import * as Digest from "../image/Digest.ts"
 import type { StoreError } from "./disk/Disk.ts"
 import type { Home } from "./disk/Home.ts"
 import { type AmbiguousName, type ImageNotFound, locate, type TagName, tagsOf } from "./Images.ts"
 import * as Nodes from "./names/Nodes.ts"
+import * as Tags from "./names/Tags.ts"
 import { ending, finishRemoval, mark, type Removal, removing } from "./upkeep/Sweep.ts"
 
 type Shape = Home["Service"]
@@ -34,15 +35,6 @@ const Free = Schema.Struct({ parent: Schema.NullOr(Schema.String) })
 const Id = Schema.Struct({ id: Schema.String })
 const Chain = Schema.Struct({ chain: Schema.NullOr(Schema.String) })
 const Link = Schema.Struct({ parent: Schema.NullOr(Schema.String), diff_id: Digest.Digest })
-
-/** Takes a name away, in a transaction, and remembers that. */
-const untag = Effect.fnUntraced(function*({ db }: Shape, id: string, { name, reference }: TagName) {
-  const { sql } = db
-  const at = yield* Clock.currentTimeMillis
-  yield* db.run(sql`INSERT INTO tag_log (at, name, reference, old_image, new_image, manifest)
-    SELECT ${at}, name, reference, ${id}, NULL, manifest FROM tags WHERE name = ${name} AND reference = ${reference}`)
-  yield* db.run(sql`DELETE FROM tags WHERE name = ${name} AND reference = ${reference}`)
-})
 
 /** Deletes the chain and those below it, up to the first that something else stands on; gives the diff IDs they named. */
 const unchain = Effect.fnUntraced(function*({ db }: Shape, top: string | null) {
@@ -115,7 +107,7 @@ export const remove = Effect.fn("Graph.remove")(function*(
     if (untagged.length === 0 && children.length > 0) return yield* new ImageInUse({ image: id, children })
     const together = (yield* Effect.forEach(untagged, ({ name, reference }) => db.rows(Id, sql`SELECT DISTINCT m.image AS id FROM tags t
       JOIN members x ON x.target = t.target JOIN manifests m ON m.digest = x.manifest WHERE t.name = ${name} AND t.reference = ${reference}`))).flat()
-    for (const name of untagged) yield* untag(home, id, name)
+    for (const name of untagged) yield* Tags.remove(home, name)
     const gone: Array<Effect.Success<ReturnType<typeof dissolve>>> = []
     // Images of an index that was stored whole go with its last tag, as far as they have none of their own.
     const members = new Set(together.map(({ id }) => id))

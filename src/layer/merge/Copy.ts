@@ -1,8 +1,9 @@
-import { type BigIntStats, closeSync, constants, ftruncateSync, linkSync, openSync, readlinkSync, readSync, symlinkSync, writeSync } from "node:fs"
+import { type BigIntStats, closeSync, constants, ftruncateSync, linkSync, openSync, readlinkSync, symlinkSync, writeSync } from "node:fs"
 import { constants as system } from "node:os"
 import { Attributes, type Metadata, unknownMode } from "../apply/Attributes.ts"
 import { Refused } from "../Fault.ts"
 import type { Unset } from "../apply/Meta.ts"
+import { readInto } from "../Piece.ts"
 import { chmodItself } from "../tree/Mode.ts"
 import { codeOf, systemError, type Syscalls, type SystemPath } from "../Syscalls.ts"
 
@@ -153,7 +154,7 @@ export class Copier {
     const size = Number(stats.size)
     const sparse = stats.blocks * 512n < stats.size
     for (let at = 0; at < size;) {
-      const length = readSync(source, piece, 0, piece.byteLength, at)
+      const length = readInto(piece, source, piece.byteLength, at)
       if (length === 0) break
       if (sparse) writeData(target, piece.subarray(0, length), at)
       else write(target, piece, 0, length, at)

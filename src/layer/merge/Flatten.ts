@@ -1,9 +1,10 @@
 import { Buffer } from "node:buffer"
-import { type BigIntStats, closeSync, constants, lstatSync, openSync, readlinkSync, readSync } from "node:fs"
+import { type BigIntStats, closeSync, constants, lstatSync, openSync, readlinkSync } from "node:fs"
 import { type Metadata, settable } from "../apply/Attributes.ts"
 import type { DeviceType } from "../apply/Meta.ts"
 import type { EntryType } from "../tar/Entry.ts"
 import { type Outgoing, TarOutput } from "../tar/TarOutput.ts"
+import { readInto } from "../Piece.ts"
 import * as Name from "../tree/Name.ts"
 import type { Place } from "../tree/Root.ts"
 import type { Syscalls } from "../Syscalls.ts"
@@ -129,7 +130,7 @@ class Flat {
 
   private content(fd: number, offset: number, length: number): void {
     for (let at = 0; at < length;) {
-      const read = readSync(fd, piece, 0, Math.min(piece.byteLength, length - at), offset + at)
+      const read = readInto(piece, fd, length - at, offset + at)
       if (read === 0) throw new Error(`a file of the root file system ended at ${offset + at}`)
       this.tar.write(piece.subarray(0, read))
       at += read
@@ -141,7 +142,7 @@ class Flat {
   private dataOf(fd: number, size: number): ReadonlyArray<readonly [number, number]> {
     const found: Array<[number, number]> = []
     for (let at = 0; at < size;) {
-      const read = readSync(fd, piece, 0, Math.min(piece.byteLength, size - at), at)
+      const read = readInto(piece, fd, size - at, at)
       if (read === 0) throw new Error(`a file of the root file system ended at ${at}`)
       for (let from = 0; from < read; from += block) {
         const length = Math.min(block, read - from)

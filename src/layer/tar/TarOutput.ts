@@ -1,6 +1,7 @@
 import { Buffer } from "node:buffer"
 import { writeSync } from "node:fs"
-import { codeOf } from "../Syscalls.ts"
+import { pathOf } from "../Piece.ts"
+import { codeOf, relocate } from "../Syscalls.ts"
 import type { Entry, EntryType } from "./Entry.ts"
 import { blockSize } from "./TarHeader.ts"
 
@@ -75,7 +76,7 @@ export class TarOutput {
       try {
         at += writeSync(this.fd, this.buffer, at, this.have - at)
       } catch (error) {
-        if (codeOf(error) !== "EAGAIN") throw error
+        if (codeOf(error) !== "EAGAIN") throw relocate(error, pathOf(this.fd))
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5)
       }
     }

@@ -142,6 +142,8 @@ const layerSqlite = (file: string, { readOnly = false, scratch }: OpenOptions = 
 })).pipe(Layer.provide(Reactivity.layer))
 
 const codes: Readonly<Record<number, string>> = { 3: "ENOLCK", 8: "EROFS", 10: "EIO", 13: "ENOSPC" }
+/** SQLite's extended code for the memory that processes share beside the database, which even a reader needs, and which could not be made larger. */
+const noRoom = 4874
 /** SQLite's extended codes for locks, and the memory they are shared in, that the file system does not have. */
 const lockless = new Set([2058, 2314, 3594, 3850, 4618, 5130, 5386])
 const details: Readonly<Record<number, string>> = {
@@ -177,8 +179,8 @@ export const open = (file: string, options?: OpenOptions): Effect.Effect<Databas
   const refuse = (error: unknown) => {
     if (error instanceof StoreError) return error
     const errcode = error instanceof SqlError.SqlError ? errcodeOf(error) : undefined
-    const code = errcode === undefined ? undefined : lockless.has(errcode) ? "ENOLCK" : codes[errcode & 0xff]
-    const detail = errcode === undefined || code === "ENOLCK" ? undefined : details[errcode & 0xff]
+    const code = errcode === undefined ? undefined : lockless.has(errcode) ? "ENOLCK" : errcode === noRoom ? "ENOSPC" : codes[errcode & 0xff]
+    const detail = errcode === undefined || code === "ENOLCK" || code === "ENOSPC" ? undefined : details[errcode & 0xff]
     return new StoreError({
       operation: "use the database", path: file, cause: error, ...(code && { code }), ...(detail && { detail })
     })

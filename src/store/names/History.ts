@@ -88,8 +88,8 @@ const make = Effect.gen(function*() {
       const rows = yield* home.db.rows(Name, home.db.sql`SELECT name, max(id) AS last FROM tag_log WHERE manifest = ${manifest} AND endpoint IS NOT NULL GROUP BY name ORDER BY last DESC`)
       return rows.map(({ name }) => name)
     }),
-    restore: (tag: TagName, { change, image, manifest, target }: Earlier) =>
-      home.db.transaction(Tags.write(home, tag, { image, manifest, target }, { backTo: change }))
+    restore: (tag: TagName, { change, image, manifest, target }: Earlier, instead?: TagName) => home.db.transaction(Effect.andThen(
+      Tags.write(home, tag, { image, manifest, target }, { backTo: change }), instead === undefined ? Effect.void : Tags.remove(home, instead)))
   }
 })
 
@@ -101,8 +101,8 @@ export class History extends Context.Service<History, {
   readonly earlier: (tag: TagName) => Effect.Effect<Earlier, StoreError | NoEarlierValue>
   /** The repositories that an image with this manifest was pulled from, the latest first: also those of images that are gone. */
   readonly sources: (manifest: Digest) => Effect.Effect<ReadonlyArray<string>, StoreError>
-  /** Sets the tag to an earlier value, whose image must be in the store. */
-  readonly restore: (tag: TagName, value: Earlier) => Effect.Effect<void, StoreError>
+  /** Sets the tag to an earlier value, whose image must be in the store; `instead` of a name it has only for that, which goes. */
+  readonly restore: (tag: TagName, value: Earlier, instead?: TagName) => Effect.Effect<void, StoreError>
 }>()("store/History") {
   static readonly layer: Layer.Layer<History, never, Home> = Layer.effect(History, make)
 }

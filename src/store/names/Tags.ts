@@ -55,6 +55,15 @@ export const write = Effect.fnUntraced(function*(home: Shape, tag: TagName, now:
   })}`)
 })
 
+/** Takes a name away, in a transaction, and remembers that. */
+export const remove = Effect.fnUntraced(function*({ db }: Shape, { name, reference }: TagName) {
+  const { sql } = db
+  const at = yield* Clock.currentTimeMillis
+  yield* db.run(sql`INSERT INTO tag_log (at, name, reference, old_image, new_image, manifest)
+    SELECT ${at}, name, reference, image, NULL, manifest FROM tags WHERE name = ${name} AND reference = ${reference}`)
+  yield* db.run(sql`DELETE FROM tags WHERE name = ${name} AND reference = ${reference}`)
+})
+
 /** Gives an image one more name by Docker 1.9's rules, in a transaction; see `Graph.tag`. */
 export const tag = Effect.fnUntraced(function*(home: Shape, { id, manifest: { digest } }: Image, tag: TagName, { force = false }: TagOptions = {}) {
   const { name, reference } = tag
