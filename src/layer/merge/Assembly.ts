@@ -83,6 +83,9 @@ export class Assembly {
     return `/proc/self/fd/${this.held}/${this.names++}`
   }
 
+  /** The hold folder, for files without a name. */
+  get scratch(): string { return `/proc/self/fd/${this.held}/.` }
+
   /** The folder `name` leads to; `Refused` if there is none. */
   entered(name: Name.Name, make?: (place: Place) => void): Folder {
     const folder = this.root.enter(name, make)

@@ -4,6 +4,7 @@ import { type Metadata, settable } from "../apply/Attributes.ts"
 import type { DeviceType } from "../apply/Meta.ts"
 import type { EntryType } from "../tar/Entry.ts"
 import { type Outgoing, TarOutput } from "../tar/TarOutput.ts"
+import { Room, Table } from "../table/Table.ts"
 import * as Name from "../tree/Name.ts"
 import type { Place } from "../tree/Root.ts"
 import type { Syscalls } from "../Syscalls.ts"
@@ -32,7 +33,11 @@ const sparseFrom = 1 << 20
  */
 export const flatten = (assembly: Assembly, fd: number, options: FlattenOptions): void => {
   const flat = new Flat(assembly, new TarOutput(fd), options)
-  flat.run()
+  try {
+    flat.run()
+  } finally {
+    flat.close()
+  }
 }
 
 /** A folder on the way through the tree: each is followed by all that is in it, or its time would not last. */
@@ -46,14 +51,17 @@ class Flat {
   private readonly from: Assembly
   private readonly tar: TarOutput
   private readonly options: FlattenOptions
-  /** The first name of files that have several. */
-  private readonly names = new Map<bigint, Buffer>()
+  /** The first name of files that have several, by inode. Where they are shared with the store that is every file. */
+  private readonly names: Table<Name.Name>
 
   constructor(from: Assembly, tar: TarOutput, options: FlattenOptions) {
     this.from = from
     this.tar = tar
     this.options = options
+    this.names = new Table(new Room(from.scratch, 8 * 2 ** 20))
   }
+
+  close(): void { this.names.close() }
 
   run(): void {
     this.folder("", this.from.root.top.prefix)
@@ -101,9 +109,10 @@ class Flat {
     }
     if (stats === undefined) return
     if (stats.nlink > 1n) {
-      const first = this.names.get(stats.ino)
-      if (first !== undefined) return this.entry("link", place.name, place.name, blank, { linkpath: first })
-      this.names.set(stats.ino, Name.bytes(place.name))
+      const inode = String(stats.ino)
+      const first = this.names.get(inode)
+      if (first !== undefined) return this.entry("link", place.name, place.name, blank, { linkpath: Name.bytes(first) })
+      this.names.set(inode, place.name, place.name.length)
     }
     const has = metadataOf({ path: place.path, stats }, this.options.syscalls)
     const metadata = record === undefined ? has : completed(has, record)
