@@ -1,9 +1,12 @@
 import { createHash } from "node:crypto"
-import { type BigIntStats, closeSync, constants, fsyncSync, lstatSync, openSync, readFileSync, readlinkSync, readSync, writeSync } from "node:fs"
+import { type BigIntStats, closeSync, constants, fsyncSync, lstatSync, openSync, readlinkSync, readSync, writeSync } from "node:fs"
+import { tmpdir } from "node:os"
 import { deviceOf, metadataOf } from "./merge/Copy.ts"
 import { printable } from "./Fault.ts"
-import { LayerSource, list } from "./merge/LayerSource.ts"
+import { LayerSource } from "./merge/LayerSource.ts"
 import * as Meta from "./apply/Meta.ts"
+import { list } from "./table/Listing.ts"
+import { Room, Table } from "./table/Table.ts"
 import * as Name from "./tree/Name.ts"
 import { codeOf, relocate, type Syscalls, type SystemPath } from "./Syscalls.ts"
 
@@ -48,10 +51,10 @@ const hostLabel = /^security\.(?:selinux|ima|evm|SMACK64.*)$/
 const inOrder = (name: string): string => name.replaceAll("/", "\u0000")
 
 /** The journal's bytes are those that its records are written as: a bit that changes no record is a changed bit too. */
-const isCanonical = (meta: string): boolean => {
+const isCanonical = (meta: string, stop: () => void): boolean => {
   const hash = createHash("sha256").update(`${Meta.heading}\n`)
   for (const record of Meta.read(meta)) hash.update(`${JSON.stringify(record)}\n`)
-  return createHash("sha256").update(readFileSync(meta)).digest("hex") === hash.digest("hex")
+  return hashOf(meta, stop) === hash.digest("hex")
 }
 
 const typeOf = (stats: BigIntStats): Sum["type"] => {
@@ -74,10 +77,13 @@ class Walk {
   private readonly unreadable: boolean
   private readonly folderPath: string
   private at: Name.Name = ""
-  private readonly unset = new Map<Name.Name, Meta.Unset>()
+  /** The store may be read-only: what is too much for memory goes into the folder for temporary files. */
+  private readonly room = new Room(tmpdir(), 8 * 2 ** 20)
+  private readonly unset = new Table<Meta.Unset>(this.room)
   /** Names of devices that are only recorded, by folder. */
   private readonly ghosts = new Map<Name.Name, Array<string>>()
-  private readonly groups = new Map<bigint, Name.Name>()
+  /** The first name of files that have several, by inode. */
+  private readonly groups = new Table<Name.Name>(this.room)
   private readonly said: Array<string> = []
 
   constructor(folder: string, { contents = true, stop, syscalls, unreadable = false }: SumsOptions) {
@@ -86,7 +92,7 @@ class Walk {
     this.syscalls = syscalls
     this.stop = stop
     this.contents = contents
-    if (!isCanonical(`${folder}/meta`)) this.said.push("damaged")
+    if (!isCanonical(`${folder}/meta`, stop)) this.said.push("damaged")
     this.layer = new LayerSource(folder, { move: false })
     for (const record of Meta.read(`${folder}/meta`)) {
       if (record.t !== "unset") {
@@ -96,7 +102,7 @@ class Walk {
       const { path, t: _, ...unset } = record
       if (Object.keys(unset).some((key) => !fields.has(key))) this.said.push(`unknown ${path}`)
       if (this.unset.has(path)) this.said.push(`again ${path}`)
-      this.unset.set(path, unset)
+      this.unset.set(path, unset, 100 + (unset.xattrs?.reduce((sum, [key, value]) => sum + key.length + value.length + 100, 0) ?? 0))
       if (unset.device === undefined) continue
       const names = this.ghosts.get(Name.parent(path))
       if (names === undefined) this.ghosts.set(Name.parent(path), [Name.last(path)])
@@ -111,20 +117,33 @@ class Walk {
       for (const text of this.said.sort()) yield journal(text)
     } catch (error) {
       throw relocate(error, `${this.folderPath}/fs/${printable(Name.bytes(this.at))}`)
-    } finally {
-      this.layer.close()
     }
+  }
+
+  close(): void {
+    this.layer.close()
+    this.unset.close()
+    this.groups.close()
   }
 
   private *walk(): Generator<Sum> {
     yield this.folder("")
-    const frames = [{ name: "", names: this.list(""), next: 0 }]
+    const frames = [{ name: "", names: this.list("") }]
+    try {
+      yield* this.through(frames)
+    } finally {
+      for (const { names } of frames) names.return()
+    }
+  }
+
+  private *through(frames: Array<{ readonly name: Name.Name; readonly names: Generator<string, void> }>): Generator<Sum> {
     for (let frame = frames.at(-1); frame !== undefined; frame = frames.at(-1)) {
-      const segment = frame.names[frame.next++]
-      if (segment === undefined) {
+      const next = frame.names.next()
+      if (next.done === true) {
         frames.pop()
         continue
       }
+      const segment = next.value
       this.stop()
       const name = Name.join(frame.name, segment)
       this.at = name
@@ -133,15 +152,20 @@ class Walk {
       if (stats === undefined) yield this.ghost(name)
       else if (stats.isDirectory()) {
         yield this.folder(name)
-        frames.push({ name, names: this.list(name), next: 0 })
+        frames.push({ name, names: this.list(name) })
       } else yield this.one(name, place.path, stats)
     }
   }
 
-  private list(name: Name.Name): ReadonlyArray<string> {
-    const there = list(this.layer.folder(name)).map(({ segment }) => segment)
-    const ghosts = this.ghosts.get(name)
-    return ghosts === undefined ? there : [...new Set([...there, ...ghosts])].sort()
+  /** Names in a folder, and those of devices that are only recorded. */
+  private *list(name: Name.Name): Generator<string, void> {
+    const ghosts = [...new Set(this.ghosts.get(name))].sort()
+    let at = 0
+    for (const { segment } of list(`${this.layer.folder(name).prefix}.`, this.room)) {
+      for (let next = ghosts[at]; next !== undefined && next <= segment; next = ghosts[++at]) if (next !== segment) yield next
+      yield segment
+    }
+    yield* ghosts.slice(at)
   }
 
   private folder(name: Name.Name): Sum {
@@ -166,9 +190,9 @@ class Walk {
   private data(name: Name.Name, type: Sum["type"], path: SystemPath, stats: BigIntStats): string {
     // Devices that could not be made are recorded name by name: that two are one is seen nowhere.
     if (stats.nlink > 1n && (type === "file" || type === "symlink")) {
-      const first = this.groups.get(stats.ino)
+      const first = this.groups.get(String(stats.ino))
       if (first !== undefined) return `link ${first}`
-      this.groups.set(stats.ino, name)
+      this.groups.set(String(stats.ino), name, name.length)
     }
     switch (type) {
       case "file": return this.contents ? this.content(path) : String(stats.size)
@@ -213,7 +237,14 @@ class Walk {
 }
 
 /** Every name of the unpacked layer in `folder`, in the order of a walk, then what its journal says beside. Throws as `LayerSource`. */
-export const of = (folder: string, options: SumsOptions): Generator<Sum> => new Walk(folder, options).sums()
+export const of = function*(folder: string, options: SumsOptions): Generator<Sum> {
+  const walk = new Walk(folder, options)
+  try {
+    yield* walk.sums()
+  } finally {
+    walk.close()
+  }
+}
 
 const heading = "towline-sums 1"
 

@@ -1,4 +1,4 @@
-import { copyFileSync, constants, fstatSync, futimesSync, lstatSync, lutimesSync } from "node:fs"
+import { copyFileSync, constants, fstatSync, futimesSync, lstatSync, lutimesSync, readFileSync } from "node:fs"
 import { createRequire } from "node:module"
 import { constants as system } from "node:os"
 import { getSystemErrorMessage, getSystemErrorName } from "node:util"
@@ -28,7 +28,10 @@ export interface Syscalls {
   futimens(fd: number, seconds: number, nanos: number): boolean
   /** Makes the file `to`, which must not exist, share the content of the file `from`; fails if the file system cannot. */
   reflink(from: SystemPath, to: SystemPath): void
-  /** Gives memory that nothing uses back to the system, and from now on what is freed of 128 KiB or more, as far as the C library can (glibc). */
+  /**
+   * Gives memory that nothing uses back to the system, and from now on what is freed of 128 KiB or more, as far as the C library can
+   * (glibc). So with what is in memory of Node's own file (40 MiB and more): what of it is used comes back by itself.
+   */
   trim(): void
 }
 
@@ -221,6 +224,10 @@ const [mmapThreshold, trimThreshold, least] = [-3, -1, 128 * 1024] as const
 
 /** glibc's malloc_trim; other C libraries have none. */
 const trimmer = (library: ReturnType<Koffi["load"]>) => {
+  const madvise = library.func("madvise", "int", ["uint64_t", "size_t", "int"])
+  const leave = () => {
+    for (const [from, to] of cleanPages()) madvise(BigInt(`0x${from}`), Number.parseInt(to, 16) - Number.parseInt(from, 16), dontNeed)
+  }
   try {
     const trim = library.func("malloc_trim", "int", ["size_t"])
     const mallopt = library.func("mallopt", "int", ["int", "int"])
@@ -228,9 +235,24 @@ const trimmer = (library: ReturnType<Koffi["load"]>) => {
       mallopt(mmapThreshold, least)
       mallopt(trimThreshold, least)
       trim(0)
+      leave()
     }
   } catch {
-    return () => {}
+    return leave
+  }
+}
+
+/** `MADV_DONTNEED` of madvise(2). */
+const dontNeed = 4
+
+/** Where Node's own file is mapped that this process can, and did, write nothing: the pages are those of the file. */
+const cleanPages = function*(): Generator<readonly [from: string, to: string]> {
+  let found: readonly [string, string] | undefined
+  for (const line of readFileSync("/proc/self/smaps", "latin1").split("\n")) {
+    const mapping = /^([0-9a-f]+)-([0-9a-f]+) r-[x-]p \S+ \S+ \d+ +(.+)$/.exec(line)
+    if (mapping !== null) found = mapping[3] === process.execPath && mapping[1] !== undefined && mapping[2] !== undefined ? [mapping[1], mapping[2]] : undefined
+    else if (/^[0-9a-f]+-/.test(line)) found = undefined
+    else if (found !== undefined && /^Private_Dirty: +0 kB/.test(line)) yield found
   }
 }
 

@@ -37,10 +37,15 @@ const syscalls = (native: boolean): Syscalls.Syscalls => {
   return calls
 }
 
-/** Waits for the memory of a window; what earlier work has left makes room for a large one. */
-const reserving = (native: boolean, stop: () => void) => (bytes: number): void => {
-  budget.hold(bytes, stop)
-  if (bytes > 32 * 2 ** 20) syscalls(native).trim()
+/** Waits for the memory of a window; what earlier work has left makes room for a large one, once: a layer may have many frames. */
+const reserving = (native: boolean, stop: () => void) => {
+  let most = 32 * 2 ** 20
+  return (bytes: number): void => {
+    budget.hold(bytes, stop)
+    if (bytes <= most) return
+    most = bytes
+    syscalls(native).trim()
+  }
 }
 
 const stopOf = (control: Control) => () => {

@@ -1,9 +1,11 @@
 import { closeSync, constants, ftruncateSync, linkSync, lstatSync, openSync, symlinkSync, writeSync } from "node:fs"
+import { dirname } from "node:path"
 import { Attributes, type Metadata, recorded, settable, unknownMode } from "./Attributes.ts"
 import type { Entry, EntrySink } from "../tar/Entry.ts"
 import { NoFolder, Refused } from "../Fault.ts"
 import * as Meta from "./Meta.ts"
 import { entersAll, ownBits } from "../tree/Mode.ts"
+import { Room } from "../table/Table.ts"
 import * as Name from "../tree/Name.ts"
 import type { Place } from "../tree/Root.ts"
 import { codeOf, relocate, type Syscalls, type SystemPath } from "../Syscalls.ts"
@@ -20,8 +22,10 @@ export interface ApplySummary {
 export interface ApplyOptions {
   readonly syscalls: Syscalls
   readonly stop?: (() => void) | undefined
-  /** Bytes of memory for what is known only at the end, about 150 beside each name: 128 MiB, some 700,000 folders, whiteouts and links. */
+  /** Bytes of memory for what is known only at the end, about 150 beside each name, before it goes into a file: 8 MiB, some 50,000 folders, whiteouts and links. */
   readonly memory?: number | undefined
+  /** So many bytes of it in all are taken, counted in the same way: 1 GiB. */
+  readonly most?: number | undefined
   /** Names and links that lead above the root are refused, as by Docker (pkg/archive: breakoutError). Default: they end at the root. */
   readonly confined?: boolean | undefined
 }
@@ -74,7 +78,7 @@ export class Apply implements EntrySink {
     this.syscalls = options.syscalls
     this.stop = options.stop ?? (() => {})
     this.confined = options.confined ?? false
-    this.upper = new Upper(root, { stop: this.stop, memory: options.memory ?? 128 * 1024 * 1024 })
+    this.upper = new Upper(root, { stop: this.stop, room: new Room(dirname(meta), options.memory ?? 8 * 1024 * 1024), most: options.most ?? 2 ** 30 })
     this.attributes = new Attributes(this.syscalls, this.upper.born)
   }
 
@@ -145,7 +149,7 @@ export class Apply implements EntrySink {
     const file = this.file
     this.file = undefined
     if (file !== undefined) closeSync(file.fd)
-    this.upper.root.close()
+    this.upper.close()
   }
 
   private apply(name: Name.Name, entry: Entry): void {

@@ -1,33 +1,35 @@
+import { Buffer } from "node:buffer"
 import type { Metadata } from "./Attributes.ts"
+import { type Room, Table } from "../table/Table.ts"
 import type { Name } from "../tree/Name.ts"
 
-const perSlot = 5
-const perChunk = 4096
+/** A folder as a table keeps it: its name, then mode, owner and group, time; attributes as text of their bytes. */
+type Line = readonly [name: Name, mode: number, uid: number, gid: number, seconds: number, nanos: number, xattrs: ReadonlyArray<readonly [name: string, value: string]>]
 
-/**
- * What the folders of a layer will get once everything is in them. There may be millions, so their numbers are kept in
- * plain arrays, about 120 bytes a folder with its name.
- */
+/** What the folders of a layer will get once everything is in them. There may be millions: `room` is what they may take in memory. */
 export class Folders {
-  private readonly slots = new Map<Name, number>()
-  private readonly names: Array<Name> = []
-  private readonly chunks: Array<Float64Array> = []
-  private readonly xattrs = new Map<number, Metadata["xattrs"]>()
+  /** Which they are, counted from 0 as they were made; and by that number what they get. */
+  private readonly slots: Table<number>
+  private readonly lines: Table<Line>
+  private made = 0
+
+  constructor(room: Room) {
+    this.slots = new Table(room)
+    this.lines = new Table(room)
+  }
 
   /** A folder was made: it comes after those that were made before. */
   add(name: Name, metadata: Metadata): void {
     this.delete(name)
-    const slot = this.names.length
-    this.names.push(name)
-    this.slots.set(name, slot)
-    this.put(slot, metadata)
+    this.slots.set(name, this.made)
+    this.put(this.made++, name, metadata)
   }
 
   /** The folder at `name` has this metadata now. */
   update(name: Name, metadata: Metadata): void {
     const slot = this.slots.get(name)
     if (slot === undefined) this.add(name, metadata)
-    else this.put(slot, metadata)
+    else this.put(slot, name, metadata)
   }
 
   /** Whether there is one. */
@@ -40,29 +42,27 @@ export class Folders {
     const slot = this.slots.get(name)
     if (slot === undefined) return
     this.slots.delete(name)
-    this.xattrs.delete(slot)
+    this.lines.delete(String(slot))
   }
 
   /** The latest made first, so that each comes before the one it is in. */
   *youngestFirst(): Generator<readonly [Name, Metadata]> {
-    for (let slot = this.names.length - 1; slot >= 0; slot--) {
-      const name = this.names[slot]
-      if (name !== undefined && this.slots.get(name) === slot) yield [name, this.get(slot)]
+    for (let slot = this.made - 1; slot >= 0; slot--) {
+      const line = this.lines.get(String(slot))
+      if (line === undefined) continue
+      const [name, mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs] = line
+      yield [name, { mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs: xattrs.map(([key, value]) => [Buffer.from(key, "latin1"), Buffer.from(value, "latin1")]) }]
     }
   }
 
-  private put(slot: number, metadata: Metadata): void {
-    const index = Math.floor(slot / perChunk)
-    const chunk = this.chunks[index] ??= new Float64Array(perSlot * perChunk)
-    const { mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs } = metadata
-    chunk.set([mode, uid, gid, mtimeSeconds, mtimeNanos], (slot % perChunk) * perSlot)
-    if (xattrs.length > 0) this.xattrs.set(slot, xattrs)
-    else this.xattrs.delete(slot)
+  /** Forgets everything; may be called again. */
+  close(): void {
+    this.slots.close()
+    this.lines.close()
   }
 
-  private get(slot: number): Metadata {
-    const at = (slot % perChunk) * perSlot
-    const [mode = 0, uid = 0, gid = 0, mtimeSeconds = 0, mtimeNanos = 0] = this.chunks[Math.floor(slot / perChunk)]?.subarray(at, at + perSlot) ?? []
-    return { mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs: this.xattrs.get(slot) ?? [] }
+  private put(slot: number, name: Name, { mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs }: Metadata): void {
+    const weight = 100 + name.length + xattrs.reduce((sum, [key, value]) => sum + key.byteLength + value.byteLength + 100, 0)
+    this.lines.set(String(slot), [name, mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs.map(([key, value]) => [key.toString("latin1"), value.toString("latin1")])], weight)
   }
 }

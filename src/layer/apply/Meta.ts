@@ -1,5 +1,6 @@
 import { closeSync, constants, openSync, readSync, writeSync } from "node:fs"
 import { relocate } from "../Syscalls.ts"
+import { type Room, Table } from "../table/Table.ts"
 import type { Name } from "../tree/Name.ts"
 
 /** Kinds of device files. */
@@ -42,34 +43,46 @@ export interface UnsetCounts {
 /** The first line of the file, which ends with the format's version. */
 export const heading = "towline-layer 1"
 
-/** The records of one layer while it is applied. */
+/** The records of one layer while it is applied. There may be millions: `room` is what they may take in memory. */
 export class Journal {
-  private readonly whiteouts = new Set<Name>()
-  private readonly opaques = new Set<Name>()
-  private readonly implied = new Set<Name>()
-  private readonly links = new Map<Name, Name>()
-  private readonly unset = new Map<Name, Unset>()
-  /** Names in each folder that have a record and nothing on disk. */
-  private readonly ghosts = new Map<Name, Set<Name>>()
-  /** Most of an ordinary user's records say the same; there may be millions. */
+  private readonly whiteouts: Table<1>
+  private readonly opaques: Table<1>
+  private readonly implied: Table<1>
+  private readonly links: Table<Name>
+  private readonly unset: Table<Unset>
+  /** Names that have a record and nothing on disk, in a chain for each folder: its first, and the next of each. Some may have something else since. */
+  private readonly ghosts: Table<Name>
+  private readonly others: Table<Name>
+  private readonly counted = { owners: 0, devices: 0, xattrs: 0, times: 0 }
+  /** Most of an ordinary user's records say the same. */
   private readonly owners = new Map<string, Unset>()
 
+  constructor(room: Room) {
+    this.whiteouts = new Table(room)
+    this.opaques = new Table(room)
+    this.implied = new Table(room)
+    this.links = new Table(room)
+    this.unset = new Table(room)
+    this.ghosts = new Table(room)
+    this.others = new Table(room)
+  }
+
   addWhiteout(path: Name): void {
-    this.whiteouts.add(path)
+    this.whiteouts.set(path, 1)
   }
 
   addOpaque(path: Name): void {
-    this.opaques.add(path)
+    this.opaques.set(path, 1)
   }
 
   addImplied(path: Name): void {
-    this.implied.add(path)
+    this.implied.set(path, 1)
   }
 
   /** The folder there got an entry of its own. */
   declared(path: Name): void {
     this.implied.delete(path)
-    this.unset.delete(path)
+    this.forget(path)
   }
 
   isImplied(path: Name): boolean {
@@ -77,19 +90,21 @@ export class Journal {
   }
 
   addLink(path: Name, target: Name): void {
-    this.links.set(path, target)
+    this.links.set(path, target, target.length)
     this.addGhost(path)
   }
 
   addUnset(path: Name, unset: Unset): void {
     const { uid, gid, mode, ...more } = unset
-    let shared: Unset | undefined
+    this.forget(path)
+    this.count(unset, 1)
     if (Object.keys(more).length === 0) {
       const key = `${uid}:${gid}:${mode}`
-      shared = this.owners.get(key)
-      if (shared === undefined) this.owners.set(key, shared = unset)
+      const shared = this.owners.get(key) ?? unset
+      if (this.owners.size < sharing) this.owners.set(key, shared)
+      return this.unset.set(path, shared)
     }
-    this.unset.set(path, shared ?? unset)
+    this.unset.set(path, unset, 100 + (unset.xattrs?.reduce((sum, [name, value]) => sum + name.length + value.length + 100, 0) ?? 0))
     if (unset.device !== undefined) this.addGhost(path)
   }
 
@@ -131,49 +146,68 @@ export class Journal {
    */
   dropped(path: Name): void {
     if (this.implied.size > 0) this.implied.delete(path)
-    if (this.unset.size > 0) this.unset.delete(path)
+    this.forget(path)
     if (this.ghosts.size === 0) return
     this.links.delete(path)
-    const folder = folderOf(path)
-    const siblings = this.ghosts.get(folder)
-    if (siblings?.delete(path) === true && siblings.size === 0) this.ghosts.delete(folder)
-    const inside = this.ghosts.get(path)
-    this.ghosts.delete(path)
-    for (const name of inside ?? []) {
+    let inside = this.ghosts.get(path)
+    if (inside !== undefined) this.ghosts.delete(path)
+    while (inside !== undefined && inside !== end) {
+      const name: Name = inside
+      inside = this.others.get(name)
+      this.others.delete(name)
       this.links.delete(name)
-      this.unset.delete(name)
+      this.forget(name)
     }
   }
 
   counts(): UnsetCounts {
-    const counts = { owners: 0, devices: 0, xattrs: 0, times: 0 }
-    for (const { uid, gid, xattrs, mtime, device } of this.unset.values()) {
-      if (device !== undefined) counts.devices++
-      else {
-        if (uid !== undefined || gid !== undefined) counts.owners++
-        if (xattrs !== undefined) counts.xattrs++
-        if (mtime !== undefined) counts.times++
-      }
-    }
-    return counts
+    return this.counted
   }
 
-  /** All records, kind by kind, in tar order within a kind. */
+  /** All records, kind by kind. */
   *records(): Generator<MetaRecord> {
-    for (const path of this.whiteouts) yield { t: "whiteout", path }
-    for (const path of this.opaques) yield { t: "opaque", path }
-    for (const path of this.implied) yield { t: "implied", path }
-    for (const [path, target] of this.links) yield { t: "link", path, target }
-    for (const [path, unset] of this.unset) yield { t: "unset", path, ...unset }
+    for (const path of this.whiteouts.keys()) yield { t: "whiteout", path }
+    for (const path of this.opaques.keys()) yield { t: "opaque", path }
+    for (const path of this.implied.keys()) yield { t: "implied", path }
+    for (const [path, target] of this.links.entries()) yield { t: "link", path, target }
+    for (const [path, unset] of this.unset.entries()) yield { t: "unset", path, ...unset }
+  }
+
+  /** Forgets everything; may be called again. */
+  close(): void {
+    for (const table of [this.whiteouts, this.opaques, this.implied, this.links, this.unset, this.ghosts, this.others]) table.close()
+  }
+
+  private forget(path: Name): void {
+    if (this.unset.size === 0) return
+    const unset = this.unset.get(path)
+    if (unset === undefined) return
+    this.count(unset, -1)
+    this.unset.delete(path)
+  }
+
+  private count({ uid, gid, xattrs, mtime, device }: Unset, by: 1 | -1): void {
+    if (device !== undefined) this.counted.devices += by
+    else {
+      if (uid !== undefined || gid !== undefined) this.counted.owners += by
+      if (xattrs !== undefined) this.counted.xattrs += by
+      if (mtime !== undefined) this.counted.times += by
+    }
   }
 
   private addGhost(path: Name): void {
+    if (this.others.has(path)) return
     const folder = folderOf(path)
-    const names = this.ghosts.get(folder)
-    if (names === undefined) this.ghosts.set(folder, new Set([path]))
-    else names.add(path)
+    this.others.set(path, this.ghosts.get(folder) ?? end, 100)
+    this.ghosts.set(folder, path, path.length)
   }
 }
+
+/** Ends a chain: no name. */
+const end: Name = "/"
+
+/** How many different records of owners and modes are kept to be shared. */
+const sharing = 1000
 
 const folderOf = (path: Name) => path.slice(0, Math.max(0, path.lastIndexOf("/")))
 

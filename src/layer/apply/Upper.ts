@@ -4,6 +4,7 @@ import { Refused } from "../Fault.ts"
 import { Folders } from "./Folders.ts"
 import * as Meta from "./Meta.ts"
 import * as Name from "../tree/Name.ts"
+import type { Room } from "../table/Table.ts"
 import { type Place, Root } from "../tree/Root.ts"
 import { codeOf, relocate } from "../Syscalls.ts"
 
@@ -13,19 +14,21 @@ export const create = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL 
 /** One layer's folder, its journal and its folders' metadata, which stay in step whatever replaces what. */
 export class Upper {
   readonly root: Root
-  readonly journal = new Meta.Journal()
-  readonly folders = new Folders()
+  readonly journal: Meta.Journal
+  readonly folders: Folders
   /** How new files come into being in it. */
   readonly born: Born
   private readonly stop: () => void
   private readonly implied: Metadata
   private readonly imply = (place: Place) => this.makeImplied(place)
-  private memory: number
+  private left: number
 
-  /** `memory`: bytes for what is remembered of folders, whiteouts and links. */
-  constructor(path: string, options: { readonly stop: () => void; readonly memory: number }) {
+  /** `room` is for what is remembered of folders, whiteouts, links, and what could not be set; `most` is how many bytes of it are taken in all. */
+  constructor(path: string, options: { readonly stop: () => void; readonly room: Room; readonly most: number }) {
     this.stop = options.stop
-    this.memory = options.memory
+    this.left = options.most
+    this.journal = new Meta.Journal(options.room)
+    this.folders = new Folders(options.room)
     this.root = new Root(path)
     try {
       this.born = probe(this.root)
@@ -104,16 +107,15 @@ export class Upper {
     }
   }
 
-  /** Takes the memory for a name, or refuses the layer. */
+  /** Takes the bytes for a name, or refuses the layer: a short archive may imply many long ones. */
   remember(name: Name.Name): Name.Name {
     this.take(name.length + 150, name)
-    // What is kept is one string, and not parts of the longer ones that it was made of.
-    return Buffer.from(name, "latin1").toString("latin1")
+    return name
   }
 
   private take(bytes: number, name: Name.Name): void {
-    this.memory -= bytes
-    if (this.memory < 0) throw new Refused("the layer has more folders, whiteouts, links and attributes that cannot be set here than fit into memory", Name.bytes(name))
+    this.left -= bytes
+    if (this.left < 0) throw new Refused("the layer has more folders, whiteouts, links and attributes that cannot be set here than can be kept track of", Name.bytes(name))
   }
 
   /** Records what could not be set. */
@@ -121,6 +123,13 @@ export class Upper {
     if (unset === undefined) return
     if (unset.xattrs !== undefined) this.take(unset.xattrs.reduce((sum, [key, value]) => sum + 2 * value.length + key.length + 150, name.length + 150), name)
     this.journal.addUnset(name, unset)
+  }
+
+  /** Closes every handle and forgets everything. May be called again. */
+  close(): void {
+    this.root.close()
+    this.journal.close()
+    this.folders.close()
   }
 }
 

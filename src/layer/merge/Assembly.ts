@@ -2,11 +2,12 @@ import { closeSync, constants, fstatSync, lchownSync, lstatSync, mkdirSync, open
 import { Attributes, type Metadata, unknownMode } from "../apply/Attributes.ts"
 import { metadataOf, xattrsOf } from "./Copy.ts"
 import { Refused } from "../Fault.ts"
-import { list } from "./LayerSource.ts"
 import { NameTree } from "./NameTree.ts"
 import { mapped, type OwnerMap } from "./Owners.ts"
 import type { Unset, UnsetCounts } from "../apply/Meta.ts"
 import { chmodItself, entersAll } from "../tree/Mode.ts"
+import { list } from "../table/Listing.ts"
+import { Room } from "../table/Table.ts"
 import * as Name from "../tree/Name.ts"
 import { handleFlags } from "../tree/Handles.ts"
 import { removeTree } from "../tree/Remove.ts"
@@ -57,6 +58,8 @@ export class Assembly {
   private readonly privileged = process.geteuid?.() === 0
   private readonly unset = { owners: 0, devices: 0, xattrs: 0, times: 0 }
   private names = 0
+  /** What lists of names may take in memory; what is more goes into the hold folder. */
+  readonly room: Room
   /** A handle on the hold folder. */
   private held = -1
 
@@ -71,6 +74,7 @@ export class Assembly {
       this.implied = { mode: 0o755, uid: own, gid: group, mtimeSeconds: 0, mtimeNanos: 0, xattrs: [] }
       mkdirSync(options.hold, { mode: 0o700, recursive: true })
       this.held = openSync(options.hold, handleFlags)
+      this.room = new Room(`/proc/self/fd/${this.held}/.`, 16 * 2 ** 20)
     } catch (error) {
       this.root.close()
       throw error
@@ -82,6 +86,7 @@ export class Assembly {
   fresh(): string {
     return `/proc/self/fd/${this.held}/${this.names++}`
   }
+
 
   /** The folder `name` leads to; `Refused` if there is none. */
   entered(name: Name.Name, make?: (place: Place) => void): Folder {
@@ -226,7 +231,7 @@ export class Assembly {
     const linked = new Set<bigint>()
     const names = [""]
     for (let name = names.pop(); name !== undefined; name = names.pop()) {
-      for (const { isFolder, segment } of list(this.entered(name))) {
+      for (const { isFolder, segment } of list(`${this.entered(name).prefix}.`, this.room)) {
         this.options.stop()
         const place = this.root.place(this.entered(name), segment)
         this.at = place.name
@@ -256,7 +261,7 @@ export class Assembly {
     const fresh = this.fresh()
     this.keep(place.folder)
     mkdirSync(fresh, 0o700)
-    for (const { segment } of list(this.entered(place.name))) {
+    for (const { segment } of list(`${this.entered(place.name).prefix}.`, this.room)) {
       renameSync(this.root.place(this.entered(place.name), segment).path, Buffer.from(`${fresh}/${segment}`, "latin1"))
     }
     this.root.forget(place.name)

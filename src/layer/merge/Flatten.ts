@@ -5,12 +5,13 @@ import type { DeviceType } from "../apply/Meta.ts"
 import type { EntryType } from "../tar/Entry.ts"
 import { type Outgoing, TarOutput } from "../tar/TarOutput.ts"
 import { readInto } from "../Piece.ts"
+import { list } from "../table/Listing.ts"
+import { Table } from "../table/Table.ts"
 import * as Name from "../tree/Name.ts"
 import type { Place } from "../tree/Root.ts"
 import type { Syscalls } from "../Syscalls.ts"
 import { type Assembly, completed } from "./Assembly.ts"
 import { deviceOf, metadataOf, xattrsOf } from "./Copy.ts"
-import { list } from "./LayerSource.ts"
 import { mapped, type OwnerMap } from "./Owners.ts"
 
 /** How to write an assembled root file system: whose files they are to be, and what is asked for each entry and every 256 KiB. */
@@ -33,39 +34,55 @@ const sparseFrom = 1 << 20
  */
 export const flatten = (assembly: Assembly, fd: number, options: FlattenOptions): void => {
   const flat = new Flat(assembly, new TarOutput(fd), options)
-  flat.run()
+  try {
+    flat.run()
+  } finally {
+    flat.close()
+  }
 }
 
 /** A folder on the way through the tree: each is followed by all that is in it, or its time would not last. */
 interface Level {
   readonly name: Name.Name
-  readonly segments: ReadonlyArray<string>
-  next: number
+  readonly segments: Generator<string, void>
 }
 
 class Flat {
   private readonly from: Assembly
   private readonly tar: TarOutput
   private readonly options: FlattenOptions
-  /** The first name of files that have several. */
-  private readonly names = new Map<bigint, Buffer>()
+  /** The first name of files that have several, by inode. Where they are shared with the store that is every file. */
+  private readonly names: Table<Name.Name>
 
   constructor(from: Assembly, tar: TarOutput, options: FlattenOptions) {
     this.from = from
     this.tar = tar
     this.options = options
+    this.names = new Table(from.room)
   }
+
+  close(): void { this.names.close() }
 
   run(): void {
     this.folder("", this.from.root.top.prefix)
     const levels = [this.level("")]
+    try {
+      this.walk(levels)
+    } finally {
+      for (const { segments } of levels) segments.return()
+    }
+    this.tar.end()
+  }
+
+  private walk(levels: Array<Level>): void {
     for (let level = levels.at(-1); level !== undefined; level = levels.at(-1)) {
-      const segment = level.segments[level.next++]
-      if (segment === undefined) {
+      const next = level.segments.next()
+      if (next.done === true) {
         levels.pop()
         continue
       }
       this.options.stop()
+      const segment = next.value
       const place = this.from.root.place(this.from.entered(level.name), segment)
       this.from.at = place.name
       const stats = lstatSync(place.path, { bigint: true, throwIfNoEntry: false })
@@ -74,14 +91,21 @@ class Flat {
         levels.push(this.level(place.name))
       } else this.other(place, stats)
     }
-    this.tar.end()
+  }
+
+  private level(name: Name.Name): Level {
+    return { name, segments: this.segments(name) }
   }
 
   /** A folder's names, of which some are only recorded. */
-  private level(name: Name.Name): Level {
-    const inside = list(this.from.entered(name)).map(({ segment }) => segment)
-    const missing = [...this.from.records.in(name)].flatMap(([segment, { device }]) => device === undefined ? [] : [segment])
-    return { name, segments: [...new Set([...inside, ...missing])].sort(), next: 0 }
+  private *segments(name: Name.Name): Generator<string, void> {
+    const missing = [...this.from.records.in(name)].flatMap(([segment, { device }]) => device === undefined ? [] : [segment]).sort()
+    let at = 0
+    for (const { segment } of list(`${this.from.entered(name).prefix}.`, this.from.room)) {
+      for (let next = missing[at]; next !== undefined && next <= segment; next = missing[++at]) if (next !== segment) yield next
+      yield segment
+    }
+    yield* missing.slice(at)
   }
 
   private folder(name: Name.Name, prefix: string): void {
@@ -102,9 +126,10 @@ class Flat {
     }
     if (stats === undefined) return
     if (stats.nlink > 1n) {
-      const first = this.names.get(stats.ino)
-      if (first !== undefined) return this.entry("link", place.name, place.name, blank, { linkpath: first })
-      this.names.set(stats.ino, Name.bytes(place.name))
+      const inode = String(stats.ino)
+      const first = this.names.get(inode)
+      if (first !== undefined) return this.entry("link", place.name, place.name, blank, { linkpath: Name.bytes(first) })
+      this.names.set(inode, place.name, place.name.length)
     }
     const has = metadataOf({ path: place.path, stats }, this.options.syscalls)
     const metadata = record === undefined ? has : completed(has, record)

@@ -1,4 +1,4 @@
-import { lstatSync, readdirSync } from "node:fs"
+import { lstatSync } from "node:fs"
 import type { Metadata } from "../apply/Attributes.ts"
 import { metadataOf } from "./Copy.ts"
 import { Refused } from "../Fault.ts"
@@ -6,12 +6,6 @@ import * as Meta from "../apply/Meta.ts"
 import * as Name from "../tree/Name.ts"
 import { type Folder, type Place, Root } from "../tree/Root.ts"
 import type { Syscalls } from "../Syscalls.ts"
-
-/** A name in a folder. */
-export interface ListedName {
-  readonly segment: string
-  readonly isFolder: boolean
-}
 
 /** The hard links of a layer whose target is in a layer below. */
 export interface LinkRecord {
@@ -24,12 +18,6 @@ export interface Hidden {
   readonly path: Name.Name
   readonly opaque: boolean
 }
-
-/** The names in a folder, in the order of their bytes. */
-export const list = (folder: Folder): ReadonlyArray<ListedName> =>
-  readdirSync(`${folder.prefix}.`, { encoding: "buffer", withFileTypes: true })
-    .map((entry) => ({ segment: entry.name.toString("latin1"), isFolder: entry.isDirectory() }))
-    .sort((a, b) => a.segment < b.segment ? -1 : 1)
 
 /** An unpacked layer to take from: its files and the records beside them (`Meta.ts`). Nothing of it is changed here. */
 export class LayerSource {

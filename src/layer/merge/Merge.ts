@@ -1,12 +1,13 @@
-import { linkSync, lstatSync, mkdirSync, readdirSync, renameSync, unlinkSync } from "node:fs"
+import { linkSync, lstatSync, mkdirSync, renameSync, unlinkSync } from "node:fs"
 import { constants as system } from "node:os"
 import { Assembly } from "./Assembly.ts"
 import type { Metadata } from "../apply/Attributes.ts"
 import { Copier, type LinkMode } from "./Copy.ts"
 import type { OwnerMap } from "./Owners.ts"
 import { printable, Refused } from "../Fault.ts"
-import { LayerSource, type LinkRecord, list, type ListedName } from "./LayerSource.ts"
+import { LayerSource, type LinkRecord } from "./LayerSource.ts"
 import type { Unset, UnsetCounts } from "../apply/Meta.ts"
+import { list, type ListedName } from "../table/Listing.ts"
 import * as Name from "../tree/Name.ts"
 import type { Folder } from "../tree/Root.ts"
 import { codeOf, systemError, type Syscalls, type SystemPath } from "../Syscalls.ts"
@@ -74,8 +75,7 @@ export const merge = (root: string, layers: ReadonlyArray<MergeLayer>, options: 
 interface Frame {
   readonly upper: Name.Name
   readonly lower: Name.Name
-  readonly entries: ReadonlyArray<ListedName>
-  next: number
+  readonly entries: Generator<ListedName, void>
   /** Whether the lower folder's metadata is safe from changes in it. */
   kept: boolean
   /** What the lower folder, made for this frame, gets once it is filled. */
@@ -188,10 +188,12 @@ class Changeset {
     this.at(path)
     const folder = this.below(path)
     if (folder === undefined) return
-    const names = readdirSync(`${folder.prefix}.`, { encoding: "buffer" })
     this.into.records.clear(folder.name)
-    if (names.length > 0) this.into.keep(folder)
-    for (const name of names) this.into.remove(this.into.root.place(folder, name.toString("latin1")))
+    for (const { segment } of list(`${folder.prefix}.`, this.into.room)) {
+      const again = this.into.entered(folder.name)
+      this.into.keep(again)
+      this.into.remove(this.into.root.place(again, segment))
+    }
   }
 
   /** A whiteout. */
@@ -208,15 +210,19 @@ class Changeset {
   private walk(): void {
     if (this.layer.declares("")) this.into.declareRoot(this.layer.metadata("", this.syscalls))
     const frames = [this.frame("", "")]
-    for (let frame = frames.at(-1); frame !== undefined; frame = frames.at(-1)) {
-      const entry = frame.entries[frame.next++]
-      if (entry !== undefined) {
-        const inner = this.bring(frame, entry)
-        if (inner !== undefined) frames.push(inner)
-      } else {
-        frames.pop()
-        if (frame.fill !== undefined) this.into.filled(frame.lower, frame.fill)
+    try {
+      for (let frame = frames.at(-1); frame !== undefined; frame = frames.at(-1)) {
+        const entry = frame.entries.next()
+        if (entry.done !== true) {
+          const inner = this.bring(frame, entry.value)
+          if (inner !== undefined) frames.push(inner)
+        } else {
+          frames.pop()
+          if (frame.fill !== undefined) this.into.filled(frame.lower, frame.fill)
+        }
       }
+    } finally {
+      for (const { entries } of frames) entries.return()
     }
   }
 
@@ -249,7 +255,7 @@ class Changeset {
   }
 
   private frame(upper: Name.Name, lower: Name.Name, { kept = false, fill }: { readonly kept?: boolean; readonly fill?: Metadata } = {}): Frame {
-    return { upper, lower, entries: list(this.layer.folder(upper)), next: 0, kept, fill }
+    return { upper, lower, entries: list(`${this.layer.folder(upper).prefix}.`, this.into.room), kept, fill }
   }
 
   /** The next entry. */

@@ -1,7 +1,8 @@
-import { closeSync, constants, openSync, readdirSync, rmdirSync, unlinkSync } from "node:fs"
+import { closeSync, constants, openSync, rmdirSync, unlinkSync } from "node:fs"
 import { at } from "./Handles.ts"
 import * as Name from "./Name.ts"
 import { codeOf, type SystemPath } from "../Syscalls.ts"
+import { unsorted } from "../table/Listing.ts"
 
 /**
  * Removes what is at `path`, a folder with all that is in it (any depth, one descriptor); nothing there is no error. No link
@@ -35,8 +36,7 @@ const eraseFolder = (path: SystemPath, name: Name.Name, removed: (name: Name.Nam
   const list = (name: Name.Name) => {
     const folders: Array<string> = []
     levels.push({ name, folders })
-    for (const bytes of readdirSync(`${prefix}.`, { encoding: "buffer" })) {
-      const segment = bytes.toString("latin1")
+    for (const { segment } of unsorted(`${prefix}.`)) {
       if (!unlinkUnlessFolder(at(prefix, segment))) folders.push(segment)
       else removed(Name.join(name, segment))
     }

@@ -1,5 +1,6 @@
-import { chmodSync, closeSync, constants, fchmodSync, openSync, readdirSync, rmdirSync, unlinkSync } from "node:fs"
+import { chmodSync, closeSync, constants, fchmodSync, openSync, rmdirSync, unlinkSync } from "node:fs"
 import { codeOf, relocate, type SystemPath } from "../Syscalls.ts"
+import { unsorted } from "../table/Listing.ts"
 
 /** `stop` is called for each entry; what it throws ends the removal where it is. */
 export interface RemoveOptions {
@@ -98,10 +99,10 @@ class Removal {
     this.move(fd)
     const folders: Array<string> = []
     this.levels.push({ segment, folders })
-    for (const entry of readdirSync(this.folder, { encoding: "buffer", withFileTypes: true })) {
+    for (const entry of unsorted(this.folder)) {
       this.stop()
-      this.segment = entry.name.toString("latin1")
-      if (entry.isDirectory() || !this.allowed(() => this.unlink(this.at(this.segment)))) folders.push(this.segment)
+      this.segment = entry.segment
+      if (entry.isFolder || !this.allowed(() => this.unlink(this.at(this.segment)))) folders.push(this.segment)
     }
     this.segment = ""
     return true

@@ -140,11 +140,11 @@ describe.each([["native", true], ["without native calls", false]] as const)("A h
   })())
 })
 
-describe("A layer made to fill memory", () => {
+describe("A layer made to fill memory, or the disk with names", () => {
   it("is refused when it has too much to remember", inTemp((temp) => {
     mkdirSync(join(temp, "fs"))
     const before = descriptors()
-    const apply = new Apply(join(temp, "fs"), join(temp, "meta"), { syscalls: Syscalls.load(), memory: 16 * 1024 * 1024 })
+    const apply = new Apply(join(temp, "fs"), join(temp, "meta"), { syscalls: Syscalls.load(), most: 16 * 1024 * 1024 })
     const deep = "d/".repeat(1500)
     const error = thrown(() => {
       for (let one = 0; one < 1_000_000; one++) apply.entry(entryOf(file(`${deep}${"x".repeat(200)}/.wh.${one}`)))
@@ -157,7 +157,7 @@ describe("A layer made to fill memory", () => {
 
   it("is refused when its names say more with every folder", inTemp((temp) => {
     mkdirSync(join(temp, "fs"))
-    const apply = new Apply(join(temp, "fs"), join(temp, "meta"), { syscalls: Syscalls.load(), memory: 8 * 1024 * 1024 })
+    const apply = new Apply(join(temp, "fs"), join(temp, "meta"), { syscalls: Syscalls.load(), most: 8 * 1024 * 1024 })
     const error = thrown(() => {
       for (let one = 0; one < 10_000; one++) apply.entry(entryOf(dir(`${one}/${"d/".repeat(1900)}`)))
     })

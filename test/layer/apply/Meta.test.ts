@@ -1,8 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import { appendFileSync, lstatSync, readFileSync, truncateSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Meta from "../../../src/layer/apply/Meta.ts"
+import { Room } from "../../../src/layer/table/Table.ts"
 import { descriptors, inTemp, thrown } from "./Entries.ts"
 
 const Int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
@@ -72,11 +74,12 @@ describe("Meta", () => {
   })())
 })
 
-describe("Journal", () => {
+describe.each([["memory", 2 ** 20], ["a file", 0]])("Journal in %s", (_, bytes) => {
+  const empty = () => new Meta.Journal(new Room(tmpdir(), bytes))
   const records = (journal: Meta.Journal) => [...journal.records()]
 
   it("drops what is replaced, below it too, and keeps whiteouts", () => {
-    const journal = new Meta.Journal()
+    const journal = empty()
     journal.addWhiteout("d/w")
     journal.addOpaque("d")
     journal.addImplied("d")
@@ -92,23 +95,40 @@ describe("Journal", () => {
     journal.dropped("d2/l")
     journal.dropped("dd")
     assert.strictEqual(records(journal).length, 2)
+    journal.close()
+  })
+
+  it("drops what is not on disk as often as it comes back", () => {
+    const journal = empty()
+    for (let round = 0; round < 3; round++) {
+      journal.addLink("d/a", "x")
+      journal.addLink("d/b", "x")
+      journal.dropped("d/a")
+      journal.addUnset("d/a", { uid: 0, gid: 0, mode: 0o600, mtime: [0, 0], device: ["char", 1, 3] })
+      assert.deepStrictEqual(journal.counts().devices, 1)
+      journal.dropped("d")
+      assert.deepStrictEqual([records(journal), journal.isGhost("d/a"), journal.counts().devices], [[], false, 0])
+    }
+    journal.close()
   })
 
   it("knows what this layer hides", () => {
-    const journal = new Meta.Journal()
+    const journal = empty()
     assert.isFalse(journal.hides("a"))
     journal.addWhiteout("w")
     journal.addOpaque("o")
     assert.deepStrictEqual(["w", "w/x/y", "o/x", "o", "ww", "x"].map((name) => journal.hides(name)), [true, true, true, false, false, false])
     journal.addOpaque("")
     assert.deepStrictEqual(["x", "o"].map((name) => journal.hides(name)), [true, true])
+    journal.close()
   })
 
   it("counts names, not fields", () => {
-    const journal = new Meta.Journal()
+    const journal = empty()
     journal.addUnset("a", { uid: 1, gid: 1 })
     journal.addUnset("b", { uid: 1, gid: 1, xattrs: [["user.a", ""]], mtime: [0, 1] })
     journal.addUnset("c", { uid: 1, gid: 1, mode: 0, mtime: [0, 0], device: ["fifo", 0, 0] })
     assert.deepStrictEqual(journal.counts(), { owners: 2, devices: 1, xattrs: 1, times: 1 })
+    journal.close()
   })
 })
