@@ -1,12 +1,12 @@
-import type { Metadata } from "./Attributes.ts"
+import { type Metadata, unknownMode } from "./Attributes.ts"
 import type { Name } from "../tree/Name.ts"
 
-const perSlot = 5
+const perSlot = 6
 const perChunk = 4096
 
 /**
  * What the folders of a layer will get once everything is in them. There may be millions, so their numbers are kept in
- * plain arrays, about 120 bytes a folder with its name.
+ * plain arrays, about 130 bytes a folder with its name.
  */
 export class Folders {
   private readonly slots = new Map<Name, number>()
@@ -14,20 +14,19 @@ export class Folders {
   private readonly chunks: Array<Float64Array> = []
   private readonly xattrs = new Map<number, Metadata["xattrs"]>()
 
-  /** A folder was made: it comes after those that were made before. */
-  add(name: Name, metadata: Metadata): void {
+  /** A folder was made, with these permission bits: it comes after those that were made before. */
+  add(name: Name, metadata: Metadata, born: number): void {
     this.delete(name)
     const slot = this.names.length
     this.names.push(name)
     this.slots.set(name, slot)
-    this.put(slot, metadata)
+    this.put(slot, metadata, born)
   }
 
-  /** The folder at `name` has this metadata now. */
+  /** The folder at `name`, which was added, will get this. */
   update(name: Name, metadata: Metadata): void {
     const slot = this.slots.get(name)
-    if (slot === undefined) this.add(name, metadata)
-    else this.put(slot, metadata)
+    if (slot !== undefined) this.put(slot, metadata)
   }
 
   /** Whether there is one. */
@@ -44,25 +43,39 @@ export class Folders {
   }
 
   /** The latest made first, so that each comes before the one it is in. */
-  *youngestFirst(): Generator<readonly [Name, Metadata]> {
+  *youngestFirst(): Generator<readonly [name: Name, metadata: Metadata, born: number]> {
     for (let slot = this.names.length - 1; slot >= 0; slot--) {
       const name = this.names[slot]
-      if (name !== undefined && this.slots.get(name) === slot) yield [name, this.get(slot)]
+      if (name !== undefined && this.slots.get(name) === slot) yield [name, this.get(slot), this.chunk(slot)[at(slot) + 5] ?? unknownMode]
     }
   }
 
-  private put(slot: number, metadata: Metadata): void {
-    const index = Math.floor(slot / perChunk)
-    const chunk = this.chunks[index] ??= new Float64Array(perSlot * perChunk)
+  private put(slot: number, metadata: Metadata, born?: number): void {
+    const chunk = this.chunk(slot)
+    const from = at(slot)
     const { mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs } = metadata
-    chunk.set([mode, uid, gid, mtimeSeconds, mtimeNanos], (slot % perChunk) * perSlot)
+    chunk[from] = mode
+    chunk[from + 1] = uid
+    chunk[from + 2] = gid
+    chunk[from + 3] = mtimeSeconds
+    chunk[from + 4] = mtimeNanos
+    if (born !== undefined) chunk[from + 5] = born
     if (xattrs.length > 0) this.xattrs.set(slot, xattrs)
     else this.xattrs.delete(slot)
   }
 
   private get(slot: number): Metadata {
-    const at = (slot % perChunk) * perSlot
-    const [mode = 0, uid = 0, gid = 0, mtimeSeconds = 0, mtimeNanos = 0] = this.chunks[Math.floor(slot / perChunk)]?.subarray(at, at + perSlot) ?? []
-    return { mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs: this.xattrs.get(slot) ?? [] }
+    const chunk = this.chunk(slot)
+    const from = at(slot)
+    return {
+      mode: chunk[from] ?? 0, uid: chunk[from + 1] ?? 0, gid: chunk[from + 2] ?? 0, mtimeSeconds: chunk[from + 3] ?? 0, mtimeNanos: chunk[from + 4] ?? 0,
+      xattrs: this.xattrs.get(slot) ?? []
+    }
+  }
+
+  private chunk(slot: number): Float64Array {
+    return this.chunks[Math.floor(slot / perChunk)] ??= new Float64Array(perSlot * perChunk)
   }
 }
+
+const at = (slot: number) => (slot % perChunk) * perSlot
