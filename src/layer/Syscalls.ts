@@ -145,12 +145,10 @@ const libc = (): Syscalls => {
   // Paths, names and times are laid out here for the length of one call; paths of handles are short.
   let space = Buffer.alloc(8192)
   const text = (path: SystemPath): Buffer => {
-    const length = typeof path === "string" ? Buffer.byteLength(path) : path.byteLength
-    if (length >= space.byteLength) space = Buffer.alloc(length * 2)
-    if (typeof path === "string") space.write(path)
-    else space.set(path)
-    if (space.subarray(0, length).includes(0)) throw systemError(EINVAL, "path", path)
-    space[length] = 0
+    const isText = typeof path === "string"
+    if (isText ? path.includes("\0") : path.includes(0)) throw systemError(EINVAL, "path", path)
+    if (path.length * 3 >= space.byteLength) space = Buffer.alloc(path.length * 6)
+    space[isText ? space.write(path) : path.copy(space)] = 0
     return space
   }
   const named = (name: Buffer): Buffer => {

@@ -4,7 +4,7 @@ import { Attributes, type Metadata, recorded, settable, unknownMode } from "./At
 import type { Entry, EntrySink } from "../tar/Entry.ts"
 import { NoFolder, Refused } from "../Fault.ts"
 import * as Meta from "./Meta.ts"
-import { entersAll, ownBits } from "../tree/Mode.ts"
+import { ownBits } from "../tree/Mode.ts"
 import { Room } from "../table/Table.ts"
 import * as Name from "../tree/Name.ts"
 import type { Place } from "../tree/Root.ts"
@@ -65,7 +65,6 @@ export class Apply implements EntrySink {
   private readonly stop: () => void
   private readonly attributes: Attributes
   private readonly confined: boolean
-  private readonly entersAll = entersAll()
   private entries = 0
   private bytes = 0
   private untilStop = stride
@@ -131,10 +130,10 @@ export class Apply implements EntrySink {
   finish(): ApplySummary {
     const kept = this.upper.root.locate(pseudoLinks)
     if (kept !== undefined) this.upper.clear(kept)
-    for (const [name, metadata] of this.upper.folders.youngestFirst()) {
+    for (const [name, metadata, born] of this.upper.folders.youngestFirst()) {
       this.stop()
       try {
-        this.settle(name, metadata)
+        this.settle(name, metadata, born)
       } catch (error) {
         throw relocate(error, this.upper.root.real(name))
       }
@@ -273,13 +272,18 @@ export class Apply implements EntrySink {
    */
   private give(path: SystemPath, fd: number, metadata: Metadata, has: number, needed: number): Meta.Unset | undefined {
     const { mode } = metadata
-    if (this.entersAll || (mode & needed) === needed) return this.attributes.set(path, fd, metadata, has)
+    if (this.upper.entersAll || (mode & needed) === needed) return this.attributes.set(path, fd, metadata, has)
     return { ...this.attributes.set(path, fd, { ...metadata, mode: mode | needed }, has), mode }
   }
 
-  private settle(name: Name.Name, metadata: Metadata): void {
+  /** `born` are the permission bits it has. */
+  private settle(name: Name.Name, metadata: Metadata, born: number): void {
     const folder = this.upper.root.enter(Name.parent(name)) ?? this.upper.root.top
     const path = name === "" ? `${folder.prefix}.` : this.upper.root.place(folder, Name.last(name)).path
+    // Most folders only lack their owner and times: these need no handle, and do not follow what is at the path.
+    if (born === metadata.mode && metadata.xattrs.length === 0 && (this.upper.entersAll || !this.attributes.owns(metadata))) {
+      return this.upper.note(name, this.attributes.set(path, undefined, metadata, born))
+    }
     const fd = this.upper.root.withRoom(folder, () => openSync(path, inspect))
     try {
       this.upper.note(name, this.give(path, fd, metadata, unknownMode, ownBits.dir))

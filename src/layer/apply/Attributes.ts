@@ -79,6 +79,11 @@ export class Attributes {
     return unset
   }
 
+  /** Whether `set` will give it another owner. */
+  owns({ uid, gid }: Metadata): boolean {
+    return this.privileged && (uid !== this.born.uid || gid !== this.born.gid)
+  }
+
   private own(path: SystemPath, fd: number | undefined, uid: number, gid: number): boolean {
     if (!this.privileged) return false
     try {

@@ -3,8 +3,8 @@ import type { Metadata } from "./Attributes.ts"
 import { type Room, Table } from "../table/Table.ts"
 import type { Name } from "../tree/Name.ts"
 
-/** A folder as a table keeps it: its name, then mode, owner and group, time; attributes as text of their bytes. */
-type Line = readonly [name: Name, mode: number, uid: number, gid: number, seconds: number, nanos: number, xattrs: ReadonlyArray<readonly [name: string, value: string]>]
+/** A folder as a table keeps it: its name, the bits it was made with, then mode, owner and group, time; attributes as text of their bytes. */
+type Line = readonly [name: Name, born: number, mode: number, uid: number, gid: number, seconds: number, nanos: number, xattrs: ReadonlyArray<readonly [name: string, value: string]>]
 
 /** What the folders of a layer will get once everything is in them. There may be millions: `room` is what they may take in memory. */
 export class Folders {
@@ -18,18 +18,18 @@ export class Folders {
     this.lines = new Table(room)
   }
 
-  /** A folder was made: it comes after those that were made before. */
-  add(name: Name, metadata: Metadata): void {
+  /** A folder was made, with these permission bits: it comes after those that were made before. */
+  add(name: Name, metadata: Metadata, born: number): void {
     this.delete(name)
     this.slots.set(name, this.made)
-    this.put(this.made++, name, metadata)
+    this.put(this.made++, name, metadata, born)
   }
 
-  /** The folder at `name` has this metadata now. */
+  /** The folder at `name`, which was added, will get this. */
   update(name: Name, metadata: Metadata): void {
     const slot = this.slots.get(name)
-    if (slot === undefined) this.add(name, metadata)
-    else this.put(slot, name, metadata)
+    const born = slot === undefined ? undefined : this.lines.get(String(slot))?.[1]
+    if (slot !== undefined && born !== undefined) this.put(slot, name, metadata, born)
   }
 
   /** Whether there is one. */
@@ -46,12 +46,12 @@ export class Folders {
   }
 
   /** The latest made first, so that each comes before the one it is in. */
-  *youngestFirst(): Generator<readonly [Name, Metadata]> {
+  *youngestFirst(): Generator<readonly [name: Name, metadata: Metadata, born: number]> {
     for (let slot = this.made - 1; slot >= 0; slot--) {
       const line = this.lines.get(String(slot))
       if (line === undefined) continue
-      const [name, mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs] = line
-      yield [name, { mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs: xattrs.map(([key, value]) => [Buffer.from(key, "latin1"), Buffer.from(value, "latin1")]) }]
+      const [name, born, mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs] = line
+      yield [name, { mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs: xattrs.map(([key, value]) => [Buffer.from(key, "latin1"), Buffer.from(value, "latin1")]) }, born]
     }
   }
 
@@ -61,8 +61,8 @@ export class Folders {
     this.lines.close()
   }
 
-  private put(slot: number, name: Name, { mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs }: Metadata): void {
+  private put(slot: number, name: Name, { mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs }: Metadata, born: number): void {
     const weight = 100 + name.length + xattrs.reduce((sum, [key, value]) => sum + key.byteLength + value.byteLength + 100, 0)
-    this.lines.set(String(slot), [name, mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs.map(([key, value]) => [key.toString("latin1"), value.toString("latin1")])], weight)
+    this.lines.set(String(slot), [name, born, mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs.map(([key, value]) => [key.toString("latin1"), value.toString("latin1")])], weight)
   }
 }

@@ -1,8 +1,9 @@
-import { closeSync, constants, fstatSync, lstatSync, mkdirSync, openSync, unlinkSync } from "node:fs"
-import type { Born, Metadata } from "./Attributes.ts"
+import { closeSync, constants, fstatSync, lstatSync, mkdirSync, openSync, statSync, unlinkSync } from "node:fs"
+import { type Born, type Metadata, unknownMode } from "./Attributes.ts"
 import { Refused } from "../Fault.ts"
 import { Folders } from "./Folders.ts"
 import * as Meta from "./Meta.ts"
+import { entersAll, ownBits } from "../tree/Mode.ts"
 import * as Name from "../tree/Name.ts"
 import type { Room } from "../table/Table.ts"
 import { type Place, Root } from "../tree/Root.ts"
@@ -18,6 +19,10 @@ export class Upper {
   readonly folders: Folders
   /** How new files come into being in it. */
   readonly born: Born
+  /** Whether no mode is in the way of this process. */
+  readonly entersAll = entersAll()
+  /** Whether the root gives new folders more than they are made with (set-group-ID). */
+  private readonly bequeaths: boolean
   private readonly stop: () => void
   private readonly implied: Metadata
   private readonly imply = (place: Place) => this.makeImplied(place)
@@ -29,16 +34,17 @@ export class Upper {
     this.left = options.most
     this.journal = new Meta.Journal(options.room)
     this.folders = new Folders(options.room)
-    this.root = new Root(path)
+    this.root = new Root(path, { made: (name) => this.folders.has(name) })
     try {
       this.born = probe(this.root)
+      this.bequeaths = (statSync(`${this.root.top.prefix}.`).mode & 0o7000) !== 0
     } catch (error) {
       this.root.close()
       throw relocate(error, path)
     }
     this.implied = { mode: 0o755, uid: this.born.uid, gid: this.born.gid, mtimeSeconds: 0, mtimeNanos: 0, xattrs: [] }
     this.journal.addImplied("")
-    this.folders.add("", this.implied)
+    this.folders.add("", this.implied, unknownMode)
   }
 
   /** Where an entry goes; parents without an entry are made as implied folders. */
@@ -53,13 +59,14 @@ export class Upper {
       this.journal.declared(name)
       return this.folders.update(name, metadata)
     }
-    if (this.journal.isGhost(name) || !this.makeFolder(place)) {
+    const mode = this.openMode(metadata)
+    if (this.journal.isGhost(name) || !makeFolder(place, mode)) {
       this.clear(place)
-      mkdirSync(place.path, 0o700)
+      mkdirSync(place.path, mode)
       // What this layer had there before has replaced what lower layers have, which must not come back into this folder.
       this.journal.addWhiteout(name)
     }
-    this.folders.add(this.remember(name), metadata)
+    this.folders.add(this.remember(name), metadata, this.bornMode(mode))
   }
 
   /** Runs `make` for a place where nothing is left. */
@@ -89,22 +96,24 @@ export class Upper {
     })
   }
 
-  private makeImplied(place: Place): void {
+  private makeImplied(place: Place): boolean {
     if (this.journal.isGhost(place.name)) throw new Refused("a parent is not a folder", Name.bytes(place.name))
-    mkdirSync(place.path, 0o700)
-    this.journal.addImplied(this.remember(place.name))
-    this.folders.add(place.name, this.implied)
+    const mode = this.openMode(this.implied)
+    if (!makeFolder(place, mode)) return false
+    const name = this.remember(place.name)
+    this.journal.addImplied(name)
+    this.folders.add(name, this.implied, this.bornMode(mode))
+    return true
   }
 
-  /** Makes the folder; false if something is there. */
-  private makeFolder(place: Place): boolean {
-    try {
-      mkdirSync(place.path, 0o700)
-      return true
-    } catch (error) {
-      if (codeOf(error) === "EEXIST") return false
-      throw error
-    }
+  /** What a folder is made with: all that is not in the way of what comes into it, and no bits that this would inherit. */
+  private openMode({ mode }: Metadata): number {
+    return (this.entersAll ? mode : mode | ownBits.dir) & 0o777
+  }
+
+  /** The bits a folder has that was made with these. */
+  private bornMode(mode: number): number {
+    return this.bequeaths ? unknownMode : mode & ~this.born.cut
   }
 
   /** Takes the bytes for a name, or refuses the layer: a short archive may imply many long ones. */
@@ -130,6 +139,17 @@ export class Upper {
     this.root.close()
     this.journal.close()
     this.folders.close()
+  }
+}
+
+/** Makes the folder; false if something is there. */
+const makeFolder = (place: Place, mode: number): boolean => {
+  try {
+    mkdirSync(place.path, mode)
+    return true
+  } catch (error) {
+    if (codeOf(error) === "EEXIST") return false
+    throw error
   }
 }
 

@@ -11,7 +11,7 @@ import { Room } from "../table/Table.ts"
 import * as Name from "../tree/Name.ts"
 import { handleFlags } from "../tree/Handles.ts"
 import { removeTree } from "../tree/Remove.ts"
-import { type Folder, type Place, Root } from "../tree/Root.ts"
+import { type Folder, type MakeFolder, type Place, Root } from "../tree/Root.ts"
 import { codeOf, relocate, type Syscalls } from "../Syscalls.ts"
 
 /** `hold` is a folder of ours on the same file system; `stop` is called for each entry. */
@@ -43,10 +43,11 @@ export class Assembly {
   /** What is being worked on, for errors. */
   at: Name.Name = ""
   /** As `locate` of `Root` takes it. */
-  readonly makeImplied = (place: Place): void => {
+  readonly makeImplied = (place: Place): boolean => {
     this.keep(place.folder)
     mkdirSync(place.path, 0o700)
     this.folders.set(place.name, this.implied)
+    return true
   }
   private readonly options: AssemblyOptions
   /** What folders get in the end, without the extended attributes that they have already. */
@@ -89,7 +90,7 @@ export class Assembly {
 
 
   /** The folder `name` leads to; `Refused` if there is none. */
-  entered(name: Name.Name, make?: (place: Place) => void): Folder {
+  entered(name: Name.Name, make?: MakeFolder): Folder {
     const folder = this.root.enter(name, make)
     if (folder === undefined) throw new Refused("another entry of its layer removes the folder it is in", Name.bytes(this.at))
     return folder

@@ -1,5 +1,5 @@
-import { closeSync, constants, openSync } from "node:fs"
-import * as Name from "./Name.ts"
+import { closeSync, constants, openSync, readFileSync } from "node:fs"
+import type * as Name from "./Name.ts"
 import { codeOf, type SystemPath } from "../Syscalls.ts"
 
 /** An open folder inside a root. Its handle may be closed by any later call of its root: use it at once or `pin` it. */
@@ -31,39 +31,48 @@ export class Node implements Folder {
   readonly name: Name.Name
   readonly segment: string
   readonly parent: Node | undefined
-  /** Known folders in it. */
-  readonly children = new Map<string, Node>()
+  /** Known folders in it. Most have none, nor links. */
+  children: Map<string, Node> | undefined
   /** Known symlinks in it and where they lead. */
-  readonly links = new Map<string, string>()
+  links: Map<string, string> | undefined
+  readonly depth: number
   fd = -1
   prefix = nowhere
 
-  constructor(parent: Node | undefined, segment: string) {
+  constructor(parent: Node | undefined, segment: string, name: Name.Name) {
+    this.depth = parent === undefined ? 0 : parent.depth + 1
     this.parent = parent
     this.segment = segment
-    this.name = parent === undefined ? "" : Name.join(parent.name, segment)
+    this.name = name
   }
+}
+
+/** How many handles a root may keep: a sixteenth of the descriptors this process may have, 64 to 4096. */
+const fitting = (): number => {
+  const limit = /^Max open files +(\d+)/m.exec(readFileSync("/proc/self/limits", "latin1"))?.[1]
+  return Math.min(4096, Math.max(64, Math.floor(Number(limit ?? 4096) / 16)))
 }
 
 /** The handles of a root's folders: opened when needed, the longest unused closed when there are too many. */
 export class Handles {
   /** The root itself, always open. */
-  readonly top = new Node(undefined, "")
+  readonly top = new Node(undefined, "", "")
   private readonly capacity: number
   /** The longest unused first. */
   private readonly open = new Set<Node>()
   private pinned: Node | undefined
   private links = 0
 
-  constructor(path: string, capacity: number) {
-    this.capacity = capacity
+  constructor(path: string, capacity?: number) {
+    this.capacity = capacity ?? fitting()
     this.opened(this.top, path)
   }
 
   /** The folder `segment` in `parent`, which must be one or become one before it is opened. */
-  child(parent: Node, segment: string): Node {
-    let node = parent.children.get(segment)
-    if (node === undefined) parent.children.set(segment, node = new Node(parent, segment))
+  child(parent: Node, segment: string, name: Name.Name): Node {
+    const children = parent.children ??= new Map()
+    let node = children.get(segment)
+    if (node === undefined) children.set(segment, node = new Node(parent, segment, name))
     return node
   }
 
@@ -71,7 +80,7 @@ export class Handles {
   keepLink(parent: Node, segment: string, target: string): void {
     if (this.links >= maxLinks) return
     this.links++
-    parent.links.set(segment, target)
+    (parent.links ??= new Map()).set(segment, target)
   }
 
   /** The folder with its handle open. */
@@ -80,26 +89,25 @@ export class Handles {
       if (this.open.delete(node)) this.open.add(node)
       return node
     }
-    const closed: Array<Node> = []
-    let above = node
-    while (above.fd < 0 && above.parent !== undefined) {
-      closed.push(above)
-      above = above.parent
-    }
+    const closed = [node]
+    let above = node.parent ?? this.top
+    for (; above.fd < 0 && above.parent !== undefined; above = above.parent) closed.push(above)
     for (let next = closed.pop(); next !== undefined; next = closed.pop()) {
-      const from = above
-      const path = at(from.prefix, next.segment)
-      try {
-        this.withRoom(from, () => this.opened(next, path))
-      } catch (error) {
-        this.prune(next)
-        throw error
-      }
-      this.open.add(next)
-      if (this.open.size > this.capacity) this.closeOldest(next, from)
+      this.openIn(above, next)
       above = next
     }
     return node
+  }
+
+  private openIn(parent: Node, node: Node): void {
+    try {
+      this.withRoom(parent, () => this.opened(node, at(parent.prefix, node.segment)))
+    } catch (error) {
+      this.prune(node)
+      throw error
+    }
+    this.open.add(node)
+    if (this.open.size > this.capacity) this.closeOldest(node, parent)
   }
 
   /** Runs `open`, once more with the other handles closed if there were no descriptors left. */
@@ -125,17 +133,16 @@ export class Handles {
     const segments = name.split("/")
     const last = segments.pop() ?? ""
     let parent: Node | undefined = this.top
-    for (const segment of segments) parent = parent?.children.get(segment)
-    if (parent?.links.delete(last) === true) this.links--
-    const node = parent?.children.get(last)
+    for (const segment of segments) parent = parent?.children?.get(segment)
+    if (parent?.links?.delete(last) === true) this.links--
+    const node = parent?.children?.get(last)
     if (parent === undefined || node === undefined) return
-    parent.children.delete(last)
+    parent.children?.delete(last)
     const gone = [node]
     for (let one = gone.pop(); one !== undefined; one = gone.pop()) {
-      this.links -= one.links.size
-      one.links.clear()
-      gone.push(...one.children.values())
-      one.children.clear()
+      this.loseLinks(one)
+      for (const below of one.children?.values() ?? []) gone.push(below)
+      one.children = undefined
       if (this.open.delete(one) && one !== this.pinned) this.shut(one)
     }
     this.prune(parent)
@@ -177,10 +184,15 @@ export class Handles {
   /** Takes a folder without handles in and below it out of the tree, and those above it that are then like it. */
   private prune(node: Node): void {
     for (let one: Node | undefined = node; one !== undefined; one = one.parent) {
-      if (one.fd >= 0 || one.children.size > 0 || one.parent?.children.get(one.segment) !== one) return
-      one.parent.children.delete(one.segment)
-      this.links -= one.links.size
-      one.links.clear()
+      const siblings: Map<string, Node> | undefined = one.parent?.children
+      if (one.fd >= 0 || (one.children !== undefined && one.children.size > 0) || siblings?.get(one.segment) !== one) return
+      siblings.delete(one.segment)
+      this.loseLinks(one)
     }
+  }
+
+  private loseLinks(node: Node): void {
+    this.links -= node.links?.size ?? 0
+    node.links = undefined
   }
 }

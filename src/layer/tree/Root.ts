@@ -1,9 +1,10 @@
 import { lstatSync, readlinkSync, statSync } from "node:fs"
+import { constants as system } from "node:os"
 import { erase } from "./Erase.ts"
 import { NoFolder, printable, Refused } from "../Fault.ts"
 import { at, type Folder, Handles, Node } from "./Handles.ts"
 import * as Name from "./Name.ts"
-import { relocate, type SystemPath } from "../Syscalls.ts"
+import { relocate, systemError, type SystemPath } from "../Syscalls.ts"
 
 export type { Folder } from "./Handles.ts"
 
@@ -18,8 +19,17 @@ export interface Place {
   readonly path: SystemPath
 }
 
-/** Makes the folder that is missing at a place, or throws. */
-export type MakeFolder = (place: Place) => void
+/** Makes the folder that is missing at a place; false if there is something. */
+export type MakeFolder = (place: Place) => boolean
+
+/**
+ * `capacity`: handles to keep beside the root's, by default as many as fit. `made` is for a root that one user alone fills:
+ * whether it has made a folder at a place's name that is still there. Then nothing is looked at before it is tried.
+ */
+export interface RootOptions {
+  readonly capacity?: number | undefined
+  readonly made?: ((name: Name.Name) => boolean) | undefined
+}
 
 const maxHops = 40
 const maxSteps = 4096
@@ -29,21 +39,25 @@ const longest = 255
 /**
  * A folder tree that nothing leads out of. Names are resolved component by component through folder handles, with
  * symlinks in the place of a parent followed as if the root were `/` (40 hops, `..` stops at the root) and the last
- * component never followed. Handles are kept, a few hundred at most: whoever removes, replaces or moves a folder or a
+ * component never followed. Handles are kept, a few thousand at most: whoever removes, replaces or moves a folder or a
  * symlink must `forget` it. Needs Linux with /proc. System errors name the path under the root's own.
  */
 export class Root {
   /** The root's path as it was given. */
   readonly path: string
   private readonly handles: Handles
+  private readonly made: RootOptions["made"]
   private recentName: Name.Name | undefined
   private recent: Node
+  /** Made just now on the way to a name: nothing is in it. */
+  private bare: Node | undefined
   private closed = false
 
-  /** Opens the existing folder `path`; `capacity` is the number of handles to keep beside the root's. */
-  constructor(path: string, options?: { readonly capacity?: number }) {
+  /** Opens the existing folder `path`. */
+  constructor(path: string, options?: RootOptions) {
     this.path = path
-    this.handles = new Handles(path, options?.capacity ?? 256)
+    this.handles = new Handles(path, options?.capacity)
+    this.made = options?.made
     this.recent = this.handles.top
     try {
       if (!statSync(`${this.top.prefix}.`).isDirectory()) throw new Error("not a folder")
@@ -109,6 +123,7 @@ export class Root {
   /** What was at `name` (a place's name) is no longer there, or not the same: handles at and below it are dropped. */
   forget(name: Name.Name): void {
     this.recentName = undefined
+    this.recent = this.handles.top
     this.handles.forget(name)
   }
 
@@ -136,12 +151,17 @@ export class Root {
 
   /** The folder with its handle open, or where it would be if it were not missing. */
   private follow(name: Name.Name, make: MakeFolder | undefined, asked: Name.Name): Node | Name.Name {
-    const pending = name.split("/").reverse()
-    const missing: Array<string> = []
-    let node = this.handles.top
+    let node = this.nearest(name)
+    let rest = name
+    let from = node.depth === 0 ? 0 : node.name.length + 1
+    let steps = node.depth
     let hops = 0
-    let steps = 0
-    for (let segment = pending.pop(); segment !== undefined; segment = pending.pop()) {
+    const missing: Array<string> = []
+    this.bare = undefined
+    while (from < rest.length) {
+      const slash = rest.indexOf("/", from)
+      const segment = rest.slice(from, slash === -1 ? rest.length : slash)
+      from += segment.length + 1
       if (segment === "" || segment === ".") continue
       if (++steps > maxSteps) throw new Refused(`its path leads through more than ${maxSteps} folders`, Name.bytes(asked))
       if (missing.length > 0) {
@@ -149,32 +169,51 @@ export class Root {
         else missing.push(segment)
         continue
       }
-      const next = segment === ".." ? node.parent ?? node : node.children.get(segment) ?? this.look(node, segment, asked)
-      if (next === undefined) {
-        if (make === undefined) missing.push(segment)
-        else {
-          const place = this.place(this.open(node), segment)
-          this.told(place.name, () => make(place))
-          node = this.handles.child(node, segment)
-        }
-      } else if (typeof next === "string") {
+      const next = segment === ".." ? node.parent ?? node : this.step(node, segment, make, asked)
+      if (next === undefined) missing.push(segment)
+      else if (typeof next === "string") {
         if (++hops > maxHops) throw new Refused(`its path leads through more than ${maxHops} symlinks`, Name.bytes(asked))
         if (next.startsWith("/")) node = this.handles.top
-        pending.push(...next.split("/").reverse())
+        rest = `${next}/${rest.slice(from)}`
+        from = 0
       } else node = next
     }
     return missing.length > 0 ? Name.join(node.name, missing.join("/")) : this.open(node)
   }
 
-  /** What is in a folder under this name: a folder, the target of a symlink, or nothing. */
-  private look(parent: Node, segment: string, asked: Name.Name): Node | string | undefined {
-    const known = parent.links.get(segment)
+  /** The folder that `name` is, or is in, and that is known from the last time. */
+  private nearest(name: Name.Name): Node {
+    let node = this.recent.fd >= 0 ? this.recent : this.handles.top
+    while (node.parent !== undefined && !(name.startsWith(node.name) && (name.length === node.name.length || name[node.name.length] === "/"))) node = node.parent
+    return node
+  }
+
+  /** What is in a folder under this name: a folder, made if nothing is there, or the target of a symlink; without `make` also nothing. */
+  private step(parent: Node, segment: string, make: MakeFolder | undefined, asked: Name.Name): Node | string | undefined {
+    const known = parent.children?.get(segment) ?? parent.links?.get(segment)
     if (known !== undefined) return known
+    const name = Name.join(parent.name, segment)
+    if (this.made?.(name) === true) return this.handles.child(parent, segment, name)
+    if (make === undefined) return this.look(parent, segment, asked)
+    const ahead = parent === this.bare || this.made !== undefined ? this.make(parent, segment, make) : undefined
+    const found = ahead ?? this.look(parent, segment, asked) ?? this.make(parent, segment, make)
+    if (found === undefined) throw systemError(system.errno.EEXIST, "mkdir", this.real(name))
+    return found
+  }
+
+  private make(parent: Node, segment: string, make: MakeFolder): Node | undefined {
+    const place = this.place(this.open(parent), segment)
+    if (!this.told(place.name, () => make(place))) return undefined
+    return this.bare = this.handles.child(parent, segment, place.name)
+  }
+
+  /** Looks at what is in a folder under this name: a folder, the target of a symlink, or nothing. */
+  private look(parent: Node, segment: string, asked: Name.Name): Node | string | undefined {
     const place = this.place(this.open(parent), segment)
     return this.told(place.name, () => {
       const is = lstatSync(place.path, { throwIfNoEntry: false })
       if (is === undefined) return undefined
-      if (is.isDirectory()) return this.handles.child(parent, segment)
+      if (is.isDirectory()) return this.handles.child(parent, segment, place.name)
       if (!is.isSymbolicLink()) throw new NoFolder(`its parent "${printable(Name.bytes(place.name))}" is not a folder`, Name.bytes(asked))
       const target = readlinkSync(place.path, "buffer").toString("latin1")
       this.handles.keepLink(parent, segment, target)
@@ -183,7 +222,7 @@ export class Root {
   }
 
   private open(node: Node): Node {
-    return this.told(node.name, () => this.handles.handle(node))
+    return node.fd >= 0 ? this.handles.handle(node) : this.told(node.name, () => this.handles.handle(node))
   }
 
   /** Runs what may fail; a system error then tells of `name`. */

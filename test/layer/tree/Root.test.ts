@@ -7,7 +7,10 @@ import * as Name from "../../../src/layer/tree/Name.ts"
 import { type Folder, type Place, Root } from "../../../src/layer/tree/Root.ts"
 import { descriptors, inTemp, thrown } from "../apply/Entries.ts"
 
-const make = (place: Place) => mkdirSync(place.path, 0o700)
+const make = (place: Place) => {
+  mkdirSync(place.path, 0o700)
+  return true
+}
 const ino = (path: string | Buffer) => statSync(path).ino
 const here = (folder: Folder | undefined) => folder && ino(`${folder.prefix}.`)
 
@@ -87,7 +90,7 @@ describe("Root", () => {
     const made: Array<string> = []
     const place = root.locate("dangling/a/b", (one) => {
       made.push(one.name)
-      make(one)
+      return make(one)
     })
     assert.deepStrictEqual([place.name, made], ["not/here/a/b", ["not", "not/here", "not/here/a"]])
   }))
