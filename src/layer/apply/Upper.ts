@@ -5,7 +5,7 @@ import { Folders } from "./Folders.ts"
 import * as Meta from "./Meta.ts"
 import { entersAll, ownBits } from "../tree/Mode.ts"
 import * as Name from "../tree/Name.ts"
-import { type Place, Root } from "../tree/Root.ts"
+import { type Folder, type Place, Root } from "../tree/Root.ts"
 import { codeOf, relocate } from "../Syscalls.ts"
 
 /** To make a file that is not there. */
@@ -27,11 +27,14 @@ export class Upper {
   private readonly imply = (place: Place) => this.makeImplied(place)
   private memory: number
 
-  /** `memory`: bytes for what is remembered of folders, whiteouts and links. */
-  constructor(path: string, options: { readonly stop: () => void; readonly memory: number }) {
+  /** `memory`: bytes for what is remembered of folders, whiteouts and links; `leaving` as a root's watch is told. */
+  constructor(path: string, options: { readonly stop: () => void; readonly memory: number; readonly leaving: (folder: Folder) => void }) {
     this.stop = options.stop
     this.memory = options.memory
-    this.root = new Root(path, { made: (name) => this.folders.has(name) })
+    this.root = new Root(path, {
+      made: (name) => this.folders.has(name),
+      watch: { opened: ({ name }) => this.folders.reopen(name), leaving: options.leaving }
+    })
     try {
       this.born = probe(this.root)
       this.bequeaths = (statSync(`${this.root.top.prefix}.`).mode & 0o7000) !== 0
