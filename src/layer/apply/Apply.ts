@@ -60,7 +60,7 @@ export class Apply implements EntrySink {
     this.syscalls = options.syscalls
     this.stop = options.stop ?? (() => {})
     this.confined = options.confined ?? false
-    this.upper = new Upper(root, { stop: this.stop, memory: options.memory ?? 128 * 1024 * 1024, leaving: (folder) => this.settleEarly(folder) })
+    this.upper = new Upper(root, { syscalls: this.syscalls, stop: this.stop, memory: options.memory ?? 128 * 1024 * 1024, leaving: (folder) => this.settleEarly(folder) })
     this.attributes = new Attributes(this.syscalls, this.upper.born)
   }
 

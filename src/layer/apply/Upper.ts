@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, lstatSync, mkdirSync, openSync, statSync, unlinkSync } from "node:fs"
+import { closeSync, constants, fstatSync, lstatSync, openSync, statSync, unlinkSync } from "node:fs"
 import { type Born, type Metadata, unknownMode } from "./Attributes.ts"
 import { Refused } from "../Fault.ts"
 import { Folders } from "./Folders.ts"
@@ -6,7 +6,7 @@ import * as Meta from "./Meta.ts"
 import { entersAll, ownBits } from "../tree/Mode.ts"
 import * as Name from "../tree/Name.ts"
 import { type Folder, type Place, Root } from "../tree/Root.ts"
-import { codeOf, relocate } from "../Syscalls.ts"
+import { codeOf, relocate, type Syscalls } from "../Syscalls.ts"
 
 /** To make a file that is not there. */
 export const create = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
@@ -22,13 +22,15 @@ export class Upper {
   readonly entersAll = entersAll()
   /** Whether the root gives new folders more than they are made with (set-group-ID). */
   private readonly bequeaths: boolean
+  private readonly syscalls: Syscalls
   private readonly stop: () => void
   private readonly implied: Metadata
   private readonly imply = (place: Place) => this.makeImplied(place)
   private memory: number
 
   /** `memory`: bytes for what is remembered of folders, whiteouts and links; `leaving` as a root's watch is told. */
-  constructor(path: string, options: { readonly stop: () => void; readonly memory: number; readonly leaving: (folder: Folder) => void }) {
+  constructor(path: string, options: { readonly syscalls: Syscalls; readonly stop: () => void; readonly memory: number; readonly leaving: (folder: Folder) => void }) {
+    this.syscalls = options.syscalls
     this.stop = options.stop
     this.memory = options.memory
     this.root = new Root(path, {
@@ -60,9 +62,9 @@ export class Upper {
       return this.folders.update(name, metadata)
     }
     const mode = this.openMode(metadata)
-    if (this.journal.isGhost(name) || !makeFolder(place, mode)) {
+    if (this.journal.isGhost(name) || !this.makeFolder(place, mode)) {
       this.clear(place)
-      mkdirSync(place.path, mode)
+      this.syscalls.mkdir(place.path, mode)
       // What this layer had there before has replaced what lower layers have, which must not come back into this folder.
       this.journal.addWhiteout(name)
     }
@@ -99,11 +101,22 @@ export class Upper {
   private makeImplied(place: Place): boolean {
     if (this.journal.isGhost(place.name)) throw new Refused("a parent is not a folder", Name.bytes(place.name))
     const mode = this.openMode(this.implied)
-    if (!makeFolder(place, mode)) return false
+    if (!this.makeFolder(place, mode)) return false
     const name = this.remember(place.name)
     this.journal.addImplied(name)
     this.folders.add(name, this.implied, this.bornMode(mode))
     return true
+  }
+
+  /** Makes the folder; false if something is there. */
+  private makeFolder(place: Place, mode: number): boolean {
+    try {
+      this.syscalls.mkdir(place.path, mode)
+      return true
+    } catch (error) {
+      if (codeOf(error) === "EEXIST") return false
+      throw error
+    }
   }
 
   /** What a folder is made with: all that is not in the way of what comes into it, and no bits that this would inherit. */
@@ -133,17 +146,6 @@ export class Upper {
     if (unset === undefined) return
     if (unset.xattrs !== undefined) this.take(unset.xattrs.reduce((sum, [key, value]) => sum + 2 * value.length + key.length + 150, name.length + 150), name)
     this.journal.addUnset(name, unset)
-  }
-}
-
-/** Makes the folder; false if something is there. */
-const makeFolder = (place: Place, mode: number): boolean => {
-  try {
-    mkdirSync(place.path, mode)
-    return true
-  } catch (error) {
-    if (codeOf(error) === "EEXIST") return false
-    throw error
   }
 }
 
