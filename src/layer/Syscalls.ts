@@ -1,4 +1,4 @@
-import { copyFileSync, constants, fstatSync, futimesSync, lstatSync, lutimesSync, readFileSync } from "node:fs"
+import { copyFileSync, constants, fstatSync, futimesSync, lstatSync, lutimesSync, mkdirSync, readFileSync } from "node:fs"
 import { createRequire } from "node:module"
 import { constants as system } from "node:os"
 import { getSystemErrorMessage, getSystemErrorName } from "node:util"
@@ -7,13 +7,15 @@ import { getSystemErrorMessage, getSystemErrorName } from "node:util"
 export type SystemPath = string | Buffer
 
 /**
- * What layers need from the kernel and Node does not offer. No call follows a symlink in the last component. Failures are
+ * What layers need from the kernel and Node does not offer, or offers at twice the price. No call follows a symlink in the last component. Failures are
  * errors like Node's (`code`, `errno`, `syscall`, `path`); where native calls are missing those without a substitute fail
  * with the code ENOTSUP.
  */
 export interface Syscalls {
   /** Whether the calls are native (koffi is there); false: times to the second are exact, the rest is ENOTSUP. */
   readonly native: boolean
+  /** Makes a folder: `mode` is cut by the umask. */
+  mkdir(path: SystemPath, mode: number): void
   /** Makes a device or FIFO: `mode` is a type (`S_IFCHR`, `S_IFBLK`, `S_IFIFO`) and permission bits, cut by the umask. */
   mknod(path: SystemPath, mode: number, major: number, minor: number): void
   /** Sets an extended attribute of the path itself. */
@@ -102,6 +104,7 @@ const unavailable = (syscall: string) => (path: SystemPath | number): never => {
 
 const fallback: Syscalls = {
   native: false,
+  mkdir: (path, mode) => void mkdirSync(path, mode),
   mknod: unavailable("mknod"),
   lsetxattr: unavailable("lsetxattr"),
   lgetxattr: unavailable("lgetxattr"),
@@ -128,12 +131,14 @@ interface Koffi {
 type NativeFunction = (...values: ReadonlyArray<number | bigint | Uint8Array | null>) => number | bigint
 
 const AT_FDCWD = -100
+const handles = "/proc/self/fd/"
 const AT_SYMLINK_NOFOLLOW = 0x100
 const { EINVAL, ENODATA, ERANGE } = system.errno
 
 const libc = (): Syscalls => {
   const koffi: Koffi = createRequire(import.meta.url)("koffi")
   const library = koffi.load(null)
+  const mkdirat = library.func("mkdirat", "int", ["int", "void *", "uint32_t"])
   const utimensat = library.func("utimensat", "int", ["int", "void *", "void *", "int"])
   const futimens = library.func("futimens", "int", ["int", "void *"])
   const lsetxattr = library.func("lsetxattr", "int", ["void *", "void *", "void *", "size_t", "int"])
@@ -150,6 +155,17 @@ const libc = (): Syscalls => {
     if (path.length * 3 >= space.byteLength) space = Buffer.alloc(path.length * 6)
     space[isText ? space.write(path) : path.copy(space)] = 0
     return space
+  }
+  /** As `text`, for calls that take a handle to begin at, which is the answer: the way through /proc is as long as all else. */
+  const below = (path: SystemPath): number => {
+    const end = typeof path === "string" && path.startsWith(handles) ? path.indexOf("/", handles.length) : -1
+    // An absolute rest would not begin at the handle.
+    if (typeof path !== "string" || end === -1 || end === path.length - 1 || path[end + 1] === "/") {
+      text(path)
+      return AT_FDCWD
+    }
+    text(path.slice(end + 1))
+    return Number(path.slice(handles.length, end))
   }
   const named = (name: Buffer): Buffer => {
     if (name.includes(0)) throw systemError(EINVAL, "xattr")
@@ -180,6 +196,9 @@ const libc = (): Syscalls => {
 
   return {
     native: true,
+    mkdir(path, mode) {
+      check(mkdirat(below(path), space, mode), "mkdir", path)
+    },
     mknod(path, mode, major, minor) {
       check(mknod(text(path), mode, major, minor), "mknod", path)
     },
@@ -202,7 +221,7 @@ const libc = (): Syscalls => {
     },
     lutimens(path, seconds, nanos) {
       setTimes(seconds, nanos)
-      check(utimensat(AT_FDCWD, text(path), timespec, AT_SYMLINK_NOFOLLOW), "utimensat", path)
+      check(utimensat(below(path), space, timespec, AT_SYMLINK_NOFOLLOW), "utimensat", path)
       return pathKeeps(path, seconds, nanos)
     },
     futimens(fd, seconds, nanos) {

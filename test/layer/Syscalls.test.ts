@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { closeSync, lstatSync, openSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs"
+import { closeSync, lstatSync, openSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Syscalls from "../../src/layer/Syscalls.ts"
 import { descriptors, inTemp, privileged, thrown } from "./apply/Entries.ts"
@@ -70,6 +70,28 @@ describe("Syscalls", () => {
     assert.deepStrictEqual(facts(thrown(() => native.mknod("a\0b", 0o010600, 0, 0))), ["EINVAL", "path", "a\0b"])
     assert.match(String(thrown(() => native.mknod(folder, 0o010600, 0, 0))), /^Error: EEXIST: file already exists, mknod '/)
   }))
+
+  it.each([["natively", native], ["through Node", plain]])("makes folders and dates them below a handle, %s", (_, calls) => inTemp((folder) => {
+    const inside = join(folder, "inside")
+    calls.mkdir(inside, 0o750)
+    const fd = openSync(inside, "r")
+    const handle = `/proc/self/fd/${fd}`
+    try {
+      symlinkSync("/", join(inside, "out"))
+      calls.mkdir(`${handle}/one`, 0o700)
+      calls.mkdir(Buffer.from(`${handle}/two`), 0o700)
+      // Two slashes are no way out of it.
+      calls.mkdir(`${handle}//${folder.slice(1).split("/").join("-")}`, 0o700)
+      for (const name of ["one", "two", "out", "."]) assert.isTrue(calls.lutimens(`${handle}/${name}`, 77, 0))
+      assert.deepStrictEqual(["one", "two", "out", "."].map((name) => mtime(join(inside, name))), Array.from({ length: 4 }, () => 77_000_000_000n))
+      assert.deepStrictEqual(readdirSync(inside).sort(), ["one", "out", "two", folder.slice(1).split("/").join("-")].sort())
+      for (const name of ["one", "out"]) assert.deepStrictEqual(facts(thrown(() => calls.mkdir(`${handle}/${name}`, 0o700))), ["EEXIST", "mkdir", `${handle}/${name}`])
+    } finally {
+      closeSync(fd)
+    }
+    assert.strictEqual(lstatSync(inside).mode & 0o7777, 0o750)
+    assert.isDefined(thrown(() => calls.mkdir("/proc/self/fd/-1/x", 0o700)))
+  })())
 
   it("makes FIFOs", inTemp((folder) => {
     native.mknod(join(folder, "fifo"), 0o010600, 0, 0)

@@ -3,11 +3,12 @@ import { dirname } from "node:path"
 import { Attributes, type Metadata, recorded, settable, unknownMode } from "./Attributes.ts"
 import type { Entry, EntrySink } from "../tar/Entry.ts"
 import { NoFolder, Refused } from "../Fault.ts"
+import { checkConfined, opaque, pseudoLink, pseudoLinks, reserved, whiteout } from "./Markers.ts"
 import * as Meta from "./Meta.ts"
 import { ownBits } from "../tree/Mode.ts"
 import { Room } from "../table/Table.ts"
 import * as Name from "../tree/Name.ts"
-import type { Place } from "../tree/Root.ts"
+import type { Folder, Place } from "../tree/Root.ts"
 import { codeOf, relocate, type Syscalls, type SystemPath } from "../Syscalls.ts"
 import { create, Upper } from "./Upper.ts"
 
@@ -22,7 +23,7 @@ export interface ApplySummary {
 export interface ApplyOptions {
   readonly syscalls: Syscalls
   readonly stop?: (() => void) | undefined
-  /** Bytes of memory for what is known only at the end, about 150 beside each name, before it goes into a file: 8 MiB, some 50,000 folders, whiteouts and links. */
+  /** Bytes of memory for what is known only at the end, about 150 beside each name, before it goes into a file: 16 MiB, some 40,000 folders, whiteouts and links. */
   readonly memory?: number | undefined
   /** So many bytes of it in all are taken, counted in the same way: 1 GiB. */
   readonly most?: number | undefined
@@ -32,21 +33,7 @@ export interface ApplyOptions {
 
 const inspect = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
 const stride = 256 * 1024
-const whiteout = ".wh."
-const opaque = ".wh..wh..opq"
-const reserved = /(?:^|\/)\.wh\.\.wh\./
-/** Where aufs kept what its hard links have in common. */
-const pseudoLinks = ".wh..wh.plnk"
-const pseudoLink = /^\.wh\.\.wh\.plnk\/[^/]+$/
 const deviceKinds = { char: constants.S_IFCHR, block: constants.S_IFBLK, fifo: constants.S_IFIFO }
-
-const checkConfined = (name: Name.Name, { linkpath, path, type }: Entry): void => {
-  if (reserved.test(name) && Name.last(name) !== opaque) return
-  // Of an absolute name, `..` at the root is the root.
-  if (path[0] !== 0x2f && Name.climbs(path)) throw new Refused("its name leads out of the layer", path)
-  if (type === "link" && Name.climbs(linkpath)) throw new Refused("its hard link target is outside the layer", path)
-  if (type === "symlink" && Name.climbs(linkpath, Name.parent(name))) throw new Refused("it is a symlink that leads out of the layer", path)
-}
 
 /**
  * Applies the entries of one layer to a folder (`fs/`) and writes what that folder cannot say to its journal (`Meta.ts`).
@@ -77,7 +64,10 @@ export class Apply implements EntrySink {
     this.syscalls = options.syscalls
     this.stop = options.stop ?? (() => {})
     this.confined = options.confined ?? false
-    this.upper = new Upper(root, { stop: this.stop, room: new Room(dirname(meta), options.memory ?? 8 * 1024 * 1024), most: options.most ?? 2 ** 30 })
+    this.upper = new Upper(root, {
+      syscalls: this.syscalls, stop: this.stop, room: new Room(dirname(meta), options.memory ?? 16 * 1024 * 1024), most: options.most ?? 2 ** 30,
+      leaving: (folder) => this.settleEarly(folder)
+    })
     this.attributes = new Attributes(this.syscalls, this.upper.born)
   }
 
@@ -276,12 +266,22 @@ export class Apply implements EntrySink {
     return { ...this.attributes.set(path, fd, { ...metadata, mode: mode | needed }, has), mode }
   }
 
+  /** Gives a folder that only lacks its times what it lacks while it is open: in most archives nothing more comes into it. */
+  private settleEarly({ name, prefix }: Folder): void {
+    const [metadata, born] = this.upper.folders.pending(name) ?? []
+    if (metadata === undefined || born === undefined || !isPlain(metadata, born) || this.attributes.owns(metadata)) return
+    try {
+      this.upper.note(name, this.attributes.set(`${prefix}.`, undefined, metadata, born))
+      this.upper.folders.settle(name)
+    } catch {} // `settle` meets it again, and says where
+  }
+
   /** `born` are the permission bits it has. */
   private settle(name: Name.Name, metadata: Metadata, born: number): void {
     const folder = this.upper.root.enter(Name.parent(name)) ?? this.upper.root.top
     const path = name === "" ? `${folder.prefix}.` : this.upper.root.place(folder, Name.last(name)).path
     // Most folders only lack their owner and times: these need no handle, and do not follow what is at the path.
-    if (born === metadata.mode && metadata.xattrs.length === 0 && (this.upper.entersAll || !this.attributes.owns(metadata))) {
+    if (isPlain(metadata, born) && (this.upper.entersAll || !this.attributes.owns(metadata))) {
       return this.upper.note(name, this.attributes.set(path, undefined, metadata, born))
     }
     const fd = this.upper.root.withRoom(folder, () => openSync(path, inspect))
@@ -300,3 +300,6 @@ export class Apply implements EntrySink {
     return relocate(error, this.upper.root.real(name))
   }
 }
+
+/** Whether a folder with these permission bits has what it will get but for its owner and times. */
+const isPlain = (metadata: Metadata, born: number) => born === metadata.mode && metadata.xattrs.length === 0

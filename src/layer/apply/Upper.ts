@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, lstatSync, mkdirSync, openSync, statSync, unlinkSync } from "node:fs"
+import { closeSync, constants, fstatSync, lstatSync, openSync, statSync, unlinkSync } from "node:fs"
 import { type Born, type Metadata, unknownMode } from "./Attributes.ts"
 import { Refused } from "../Fault.ts"
 import { Folders } from "./Folders.ts"
@@ -6,8 +6,8 @@ import * as Meta from "./Meta.ts"
 import { entersAll, ownBits } from "../tree/Mode.ts"
 import * as Name from "../tree/Name.ts"
 import type { Room } from "../table/Table.ts"
-import { type Place, Root } from "../tree/Root.ts"
-import { codeOf, relocate } from "../Syscalls.ts"
+import { type Folder, type Place, Root } from "../tree/Root.ts"
+import { codeOf, relocate, type Syscalls } from "../Syscalls.ts"
 
 /** To make a file that is not there. */
 export const create = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
@@ -23,18 +23,28 @@ export class Upper {
   readonly entersAll = entersAll()
   /** Whether the root gives new folders more than they are made with (set-group-ID). */
   private readonly bequeaths: boolean
+  private readonly syscalls: Syscalls
   private readonly stop: () => void
   private readonly implied: Metadata
   private readonly imply = (place: Place) => this.makeImplied(place)
   private left: number
 
-  /** `room` is for what is remembered of folders, whiteouts, links, and what could not be set; `most` is how many bytes of it are taken in all. */
-  constructor(path: string, options: { readonly stop: () => void; readonly room: Room; readonly most: number }) {
+  /**
+   * `room` is for what is remembered of folders, whiteouts, links, and what could not be set; `most` is how many bytes of it are taken in
+   * all; `leaving` as a root's watch is told.
+   */
+  constructor(path: string, options: {
+    readonly syscalls: Syscalls; readonly stop: () => void; readonly room: Room; readonly most: number; readonly leaving: (folder: Folder) => void
+  }) {
+    this.syscalls = options.syscalls
     this.stop = options.stop
     this.left = options.most
     this.journal = new Meta.Journal(options.room)
     this.folders = new Folders(options.room)
-    this.root = new Root(path, { made: (name) => this.folders.has(name) })
+    this.root = new Root(path, {
+      made: (name) => this.folders.has(name),
+      watch: { opened: ({ name }) => this.folders.reopen(name), leaving: options.leaving }
+    })
     try {
       this.born = probe(this.root)
       this.bequeaths = (statSync(`${this.root.top.prefix}.`).mode & 0o7000) !== 0
@@ -60,9 +70,9 @@ export class Upper {
       return this.folders.update(name, metadata)
     }
     const mode = this.openMode(metadata)
-    if (this.journal.isGhost(name) || !makeFolder(place, mode)) {
+    if (this.journal.isGhost(name) || !this.makeFolder(place, mode)) {
       this.clear(place)
-      mkdirSync(place.path, mode)
+      this.syscalls.mkdir(place.path, mode)
       // What this layer had there before has replaced what lower layers have, which must not come back into this folder.
       this.journal.addWhiteout(name)
     }
@@ -99,11 +109,22 @@ export class Upper {
   private makeImplied(place: Place): boolean {
     if (this.journal.isGhost(place.name)) throw new Refused("a parent is not a folder", Name.bytes(place.name))
     const mode = this.openMode(this.implied)
-    if (!makeFolder(place, mode)) return false
+    if (!this.makeFolder(place, mode)) return false
     const name = this.remember(place.name)
     this.journal.addImplied(name)
     this.folders.add(name, this.implied, this.bornMode(mode))
     return true
+  }
+
+  /** Makes the folder; false if something is there. */
+  private makeFolder(place: Place, mode: number): boolean {
+    try {
+      this.syscalls.mkdir(place.path, mode)
+      return true
+    } catch (error) {
+      if (codeOf(error) === "EEXIST") return false
+      throw error
+    }
   }
 
   /** What a folder is made with: all that is not in the way of what comes into it, and no bits that this would inherit. */
@@ -139,17 +160,6 @@ export class Upper {
     this.root.close()
     this.journal.close()
     this.folders.close()
-  }
-}
-
-/** Makes the folder; false if something is there. */
-const makeFolder = (place: Place, mode: number): boolean => {
-  try {
-    mkdirSync(place.path, mode)
-    return true
-  } catch (error) {
-    if (codeOf(error) === "EEXIST") return false
-    throw error
   }
 }
 

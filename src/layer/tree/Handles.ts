@@ -47,6 +47,12 @@ export class Node implements Folder {
   }
 }
 
+/** Is told of folders whose handle was opened, and of those whose handle is given up while it is still open, to make room. */
+export interface Watch {
+  opened(folder: Folder): void
+  leaving(folder: Folder): void
+}
+
 /** How many handles a root may keep: a sixteenth of the descriptors this process may have, 64 to 4096. */
 const fitting = (): number => {
   const limit = /^Max open files +(\d+)/m.exec(readFileSync("/proc/self/limits", "latin1"))?.[1]
@@ -58,13 +64,15 @@ export class Handles {
   /** The root itself, always open. */
   readonly top = new Node(undefined, "", "")
   private readonly capacity: number
+  private readonly watch: Watch | undefined
   /** The longest unused first. */
   private readonly open = new Set<Node>()
   private pinned: Node | undefined
   private links = 0
 
-  constructor(path: string, capacity?: number) {
+  constructor(path: string, { capacity, watch }: { readonly capacity?: number | undefined; readonly watch?: Watch | undefined }) {
     this.capacity = capacity ?? fitting()
+    this.watch = watch
     this.opened(this.top, path)
   }
 
@@ -107,6 +115,7 @@ export class Handles {
       throw error
     }
     this.open.add(node)
+    this.watch?.opened(node)
     if (this.open.size > this.capacity) this.closeOldest(node, parent)
   }
 
@@ -168,6 +177,7 @@ export class Handles {
   }
 
   private drop(node: Node): void {
+    this.watch?.leaving(node)
     this.open.delete(node)
     this.shut(node)
     this.prune(node)

@@ -2,7 +2,7 @@ import { lstatSync, readlinkSync, statSync } from "node:fs"
 import { constants as system } from "node:os"
 import { erase } from "./Erase.ts"
 import { NoFolder, printable, Refused } from "../Fault.ts"
-import { at, type Folder, Handles, Node } from "./Handles.ts"
+import { at, type Folder, Handles, Node, type Watch } from "./Handles.ts"
 import * as Name from "./Name.ts"
 import { relocate, systemError, type SystemPath } from "../Syscalls.ts"
 
@@ -25,10 +25,12 @@ export type MakeFolder = (place: Place) => boolean
 /**
  * `capacity`: handles to keep beside the root's, by default as many as fit. `made` is for a root that one user alone fills:
  * whether it has made a folder at a place's name that is still there. Then nothing is looked at before it is tried.
+ * `watch` is told of handles and may not use the root.
  */
 export interface RootOptions {
   readonly capacity?: number | undefined
   readonly made?: ((name: Name.Name) => boolean) | undefined
+  readonly watch?: Watch | undefined
 }
 
 const maxHops = 40
@@ -56,7 +58,7 @@ export class Root {
   /** Opens the existing folder `path`. */
   constructor(path: string, options?: RootOptions) {
     this.path = path
-    this.handles = new Handles(path, options?.capacity)
+    this.handles = new Handles(path, options ?? {})
     this.made = options?.made
     this.recent = this.handles.top
     try {

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { spawnSync } from "node:child_process"
 import { chmodSync, mkdirSync } from "node:fs"
 import { join } from "node:path"
-import { applied, descriptors, dir, file, inTemp, link, privileged, shape, symlink, thrown } from "./Entries.ts"
+import { applied, descriptors, dir, file, inTemp, link, privileged, shape, symlink, thrown, tree } from "./Entries.ts"
 
 describe.runIf(privileged)("Apply on a host that runs short", () => {
   it("gets by with few descriptors", inTemp((temp) => {
@@ -16,6 +16,28 @@ describe.runIf(privileged)("Apply on a host that runs short", () => {
     assert.deepInclude(Object(Object(answer).result).summary, { entries: 480, bytes: 120 })
     assert.strictEqual(Object(answer).own, 0)
     assert.strictEqual(shape(join(temp, "layer/fs")).filter((line) => line.endsWith("file x")).length, 180)
+  }))
+
+  it("gives folders their times whenever something came into them last", inTemp((temp) => {
+    chmodSync(temp, 0o777)
+    // More folders than handles are kept with so few descriptors; what they lack is set when a handle is given up.
+    const names = Array.from({ length: 200 }, (_, one) => `d${one}`)
+    const declared = (name: string, at: number) => dir(name, { mode: 0o700, uid: 65534, gid: 65534, mtime: [at, 0] })
+    const items = [
+      ...names.flatMap((name) => [declared(name, 5), file(`${name}/1`)]), ...names.flatMap((name) => [file(`${name}/2`), file(`${name}/1`, "again")]),
+      ...names.slice(0, 50).map((name) => declared(name, 7)), ...names.slice(40, 60).map((name) => symlink(`${name}/3`, "1")),
+      ...names.slice(60, 70).map((name) => file(name)), ...names.slice(60, 65).map((name) => declared(name, 9)), ...names.slice(70, 80).map((name) => file(`${name}/sub/f`))
+    ]
+    const { stdout, stderr } = spawnSync("sh", ["-c", 'ulimit -n 1000 && exec "$0" "$@"', process.execPath, "--no-warnings", join(import.meta.dirname, "AsUser.ts"), join(temp, "layer"), "native", JSON.stringify(items)],
+      { encoding: "utf8" })
+    assert.deepStrictEqual([stderr, Object(JSON.parse(stdout)).error], ["", undefined])
+    const found = tree(join(temp, "layer/fs"))
+    for (const [one, name] of names.entries()) {
+      const is = found.get(name)
+      if (one >= 65 && one < 70) assert.strictEqual(is?.type, "file")
+      else assert.deepStrictEqual([name, is?.type, is?.mode, is?.mtime], [name, "dir", 0o700, one < 50 ? 7_000_000_000n : one >= 60 && one < 65 ? 9_000_000_000n : 5_000_000_000n])
+    }
+    assert.deepStrictEqual([found.get("d70/sub")?.mode, found.get("d70/sub")?.mtime], [0o755, 0n])
   }))
 
   it("says where the disk was full", inTemp((temp) => {

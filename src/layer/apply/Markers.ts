@@ -1,0 +1,23 @@
+import type { Entry } from "../tar/Entry.ts"
+import { Refused } from "../Fault.ts"
+import * as Name from "../tree/Name.ts"
+
+/** What the last part of a whiteout's name begins with. */
+export const whiteout = ".wh."
+/** The marker of an opaque folder. */
+export const opaque = ".wh..wh..opq"
+/** Names that aufs kept for itself. */
+export const reserved = /(?:^|\/)\.wh\.\.wh\./
+/** Where aufs kept what its hard links have in common. */
+export const pseudoLinks = ".wh..wh.plnk"
+/** One of these. */
+export const pseudoLink = /^\.wh\.\.wh\.plnk\/[^/]+$/
+
+/** Refuses names and links that lead above the root, as Docker did (pkg/archive: breakoutError). */
+export const checkConfined = (name: Name.Name, { linkpath, path, type }: Entry): void => {
+  if (reserved.test(name) && Name.last(name) !== opaque) return
+  // Of an absolute name, `..` at the root is the root.
+  if (path[0] !== 0x2f && Name.climbs(path)) throw new Refused("its name leads out of the layer", path)
+  if (type === "link" && Name.climbs(linkpath)) throw new Refused("its hard link target is outside the layer", path)
+  if (type === "symlink" && Name.climbs(linkpath, Name.parent(name))) throw new Refused("it is a symlink that leads out of the layer", path)
+}
