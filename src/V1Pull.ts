@@ -104,11 +104,13 @@ const recalled = Effect.fnUntraced(function*(name: V1Name, repository: Repositor
   if (noted === undefined) return undefined
   const { blob, diffId } = noted
   yield* (yield* Leases).hold([blob.digest, diffId])
-  if (Option.isNone(yield* (yield* BlobStore).find(blob.digest))) return undefined
+  const [blobs, layers] = [yield* BlobStore, yield* LayerStore]
+  // Hashed where it is to be unpacked again: a damaged one must be had from this registry, which no digest can be asked for.
+  if (!(Option.isSome(yield* layers.find(diffId)) ? Option.isSome(yield* blobs.find(blob.digest)) : yield* blobs.verify(blob.digest))) return undefined
   const made = yield* Effect.scoped(Effect.flatMap(Layers, (layers) => layers.get({ blob, diffId, repository }))).pipe(
-    // Damaged here, or not what was noted: it is asked for again.
+    // Not what was noted: it is asked for again.
     Effect.asSome, Effect.catchIf(({ _tag }) => _tag !== "StoreError", () => Effect.succeedNone))
-  const stored = yield* (yield* LayerStore).find(diffId)
+  const stored = yield* layers.find(diffId)
   if (Option.isNone(made) || Option.isNone(stored)) return undefined
   const unset = Option.getOrUndefined(Option.map(made.value.unpacked, ({ unset }) => unset))
   const received: Register.Received = { layer: { blob, diffId, size: stored.value.size }, unset, kept: true }

@@ -1,7 +1,7 @@
 import { assert, layer as suite } from "@effect/vitest"
 import { Deferred, Duration, Effect, Fiber, Layer, Option, Stream } from "effect"
 import { spawnSync } from "node:child_process"
-import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import * as Pull from "../src/Pull.ts"
@@ -133,9 +133,11 @@ suite(Layer.empty, { excludeTestServices: true })("Pull from v1 registries", (it
     yield* db("UPDATE v1_layers SET at = at - 3600000")
     assert.isTrue(yield* stopped, "too long ago")
     const blob = String((yield* db(`SELECT blob FROM v1_layers WHERE image = '${baseId}'`))[0]?.["blob"])
-    writeFileSync(join(folder, "store/blobs/sha256", blob.slice(7)), "damaged")
+    const file = join(folder, "store/blobs/sha256", blob.slice(7))
+    writeFileSync(file, Buffer.alloc(statSync(file).size))
     rmSync(join(folder, "store/layers/sha256", base?.diffId.slice(7) ?? ""), { recursive: true })
     assert.isTrue(yield* stopped, "damaged here")
+    assert.deepStrictEqual(server.requests.filter(({ path }) => path.includes("/blobs/")), [], "and nobody is asked for a digest")
 
     yield* (yield* Collector).collect({ olderThan: Duration.zero })
     assert.deepStrictEqual([yield* names, readdirSync(join(folder, "store/blobs/sha256"))], [[], []])

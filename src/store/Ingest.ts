@@ -258,6 +258,7 @@ export const open = Effect.fn("Ingest.open")(function*(
 const begin = Effect.fnUntraced(function*(home: Shape, held: Set<string>, blob: Descriptor, { from, path, validator }: Extract<Claim, { readonly is: "mine" }>) {
   let keep = true
   let done = false
+  let replaced = false
   held.add(path)
   yield* Effect.addFinalizer(() => {
     held.delete(path)
@@ -277,7 +278,7 @@ const begin = Effect.fnUntraced(function*(home: Shape, held: Set<string>, blob: 
   })
   let unread = (yield* Disk.call("read", whole, () => fstatSync(fd))).size
   yield* Effect.addFinalizer(() => Effect.sync(() => {
-    keep = ingest.offset > 0 || unread > 0
+    keep = ingest.offset > 0 || unread > 0 || replaced
   }))
   if (from === undefined) yield* Disk.forEachPiece(fd, blob.size, whole, (piece) => ingest.count(piece))
   else yield* copyPrefix(from, ingest)
@@ -288,6 +289,9 @@ const begin = Effect.fnUntraced(function*(home: Shape, held: Set<string>, blob: 
     })))
   ingest.commit = once(commit(home, ingest, path))
   ingest.replaceBy = (file) => once(Effect.andThen(
-    Disk.call("rename into place", file, () => renameSync(file, whole)), publish(home, ingest, path)))
+    Disk.call("rename into place", file, () => {
+      renameSync(file, whole)
+      replaced = true // by now its row alone tells of the file, whatever its name is when something fails
+    }), publish(home, ingest, path)))
   return ingest
 })

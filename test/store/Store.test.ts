@@ -42,6 +42,28 @@ it.live("makes its folders 0700 and files 0600 whatever the umask, and leaves th
   assert.strictEqual(process.umask(), umask)
 }).pipe(Effect.scoped))
 
+it.live("a blob whose row cannot be written when its file has its name is known all the same, and the next command lists it", () => Effect.gen(function*() {
+  for (const unnamed of [false, true]) {
+    const path = yield* temp
+    const bytes = Buffer.from("all of it")
+    const blob = blobOf(bytes)
+    yield* Effect.gen(function*() {
+      alter(path, "CREATE TRIGGER full BEFORE INSERT ON blobs BEGIN SELECT RAISE(ABORT, 'the disk is full'); END")
+      const commit = unnamed
+        ? Effect.scoped(Effect.gen(function*() {
+          const receipt = yield* (yield* BlobStore).receive
+          receipt.append(bytes)
+          yield* receipt.commit(blob.mediaType)
+        }))
+        : take(blob, [bytes], { commit: true })
+      assert.strictEqual((yield* Effect.flip(commit))._tag, "StoreError")
+      alter(path, "DROP TRIGGER full")
+    }).pipe(withStore(path))
+    assert.deepStrictEqual(yield* checked(path), [])
+    assert.deepStrictEqual([visible(path, blob)?.toString(), litter(path)], [bytes.toString(), []], unnamed ? "received" : "fetched")
+  }
+}).pipe(Effect.scoped))
+
 it.live("refuses a store that others may look into, and names the command", () => Effect.gen(function*() {
   const path = yield* temp
   yield* opened(path)
