@@ -8,7 +8,7 @@ import { type Name, partsOf, textOf, type Tree } from "./Tree.ts"
 
 /**
  * What an image archive may hold: 100,000 entries, 1 MiB an extended header, names and link targets of 4095 bytes, 16 MiB of
- * them in all, 32 folders deep; any size.
+ * them in all, 32 folders deep, 100,000 folders that no entry is of; any size.
  */
 export const limits: TarLimits & { readonly names: number } = {
   entries: 100_000, bytes: Number.MAX_SAFE_INTEGER, record: 2 ** 20, path: 4095, names: 2 ** 24, depth: 32
@@ -43,6 +43,7 @@ export class TarIndex implements Tree {
   private at = 0
   private entry: Entry | undefined
   private named = 0
+  private implied = 0
 
   constructor(archive: string, fd: number, size: number) {
     this.archive = archive
@@ -153,7 +154,9 @@ export class TarIndex implements Tree {
   private enter(parts: ReadonlyArray<string>, entry: string) {
     let folder = this.top
     for (const part of parts) {
-      const there = folder.children.get(part) ?? { is: "folder", children: new Map<string, Node>() }
+      const known = folder.children.get(part)
+      if (known === undefined && ++this.implied > limits.entries) throw this.refuse(entry, `the names of the archive's entries imply more than ${limits.entries} folders`)
+      const there = known ?? { is: "folder", children: new Map<string, Node>() }
       if (there.is !== "folder") throw this.refuse(entry, `its name leads through ${textOf(part)}, which is no folder`)
       folder.children.set(part, there)
       folder = there

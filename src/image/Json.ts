@@ -27,6 +27,9 @@ export type Value = null | boolean | number | string | Decimal | ReadonlyArray<V
 /** Objects and arrays may nest so deep; real manifests and configs stay under ten. */
 export const maxDepth = 128
 
+/** So many values (131,072) a document may have: what 4 MiB could say would take hundreds as many in memory. Real ones stay under 10,000. */
+export const maxValues = 2 ** 17
+
 /** Thrown and caught within this file. */
 class Stop extends Error {
   readonly at: number
@@ -42,6 +45,7 @@ const escapes: Partial<Record<string, string>> = { "\"": "\"", "\\": "\\", "/": 
 /** RFC 8259, one pass; the depth limit bounds its recursion. */
 class Parser {
   private at = 0
+  private values = 0
   private readonly text: string
 
   constructor(text: string) {
@@ -69,6 +73,7 @@ class Parser {
 
   private value(depth: number): Value {
     this.space()
+    if (++this.values > maxValues) throw this.stop(`more than ${maxValues} values in one document`)
     switch (this.text[this.at]) {
       case "{":
         return this.object(depth + 1)
@@ -201,7 +206,7 @@ class Parser {
 
 /**
  * Decodes one JSON document (RFC 8259) of hostile origin in linear time: UTF-8 without byte order mark, nothing after it,
- * no key twice in one object, no `__proto__`, at most `maxDepth` levels. Objects have no prototype. The caller caps `raw`.
+ * no key twice in one object, no `__proto__`, at most `maxDepth` levels and `maxValues` values. Objects have no prototype. The caller caps `raw`.
  */
 export const decode = (raw: Uint8Array): Result.Result<Value, InvalidJson> =>
   Result.try({

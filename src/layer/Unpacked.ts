@@ -28,7 +28,8 @@ const entryOf = ({ data, mode, mtime, name, owner, type, xattrs }: Sums.Sum): En
 /** Reads an unpacked layer (a folder with `fs/` and `meta`) into a root file system, as its tar would be. Throws `Refused`, `MetaDamaged`, and Node's errors. */
 export const show = (view: View, folder: string, options: Sums.SumsOptions): void => {
   const layer = new LayerSource(folder, { move: false })
-  const { hidden, links } = layer
+  const { links } = layer
+  const hidden = [...layer.hidden()]
   layer.close()
   view.begin()
   const held = view.hold(links)

@@ -62,6 +62,13 @@ describe("TarIndex", () => {
     assert.deepStrictEqual(yield* refused([{ path: "d/".repeat(33) }]), ["d/".repeat(33), "it is more than 32 folders deep"])
   }))
 
+  it.effect("refuses names that imply more folders than memory should hold", Effect.fnUntraced(function*() {
+    const deep = (n: number) => ({ path: `${n}${"/d".repeat(29)}/file` })
+    assert.isDefined(yield* tree(Array.from({ length: 3333 }, (_, n) => deep(n))))
+    const [entry, rule] = (yield* refused(Array.from({ length: 3334 }, (_, n) => deep(n)))) ?? []
+    assert.deepStrictEqual([entry, rule], [deep(3333).path, "the names of the archive's entries imply more than 100000 folders"])
+  }))
+
   it.effect("refuses what is cut anywhere but between entries", Effect.fnUntraced(function*() {
     const bytes = Tar.archive([{ path: "a", contents: "x".repeat(700) }, { path: "b", contents: "y" }])
     const lengths = Array.from({ length: Math.ceil(bytes.byteLength / 100) }, (_, n) => n * 100).concat([512 + 1024, 512 + 1024 + 1024])

@@ -93,6 +93,11 @@ describe("Json", () => {
     assert.strictEqual(Json.miscased({ "OS.version": 2 }, names), "OS.version")
   })
 
+  it("takes only so many values, whatever they are", () => {
+    assert.strictEqual(reason(`[${"{},".repeat(Json.maxValues - 2)}0]`), "accepted")
+    for (const value of ["{}", "[]", "0", "null", "\"\"", "{\"a\":1}"]) assert.include(reason(`[${`${value},`.repeat(Json.maxValues - 1)}0]`), `more than ${Json.maxValues} values`)
+  })
+
   it("takes hostile megabytes in linear time and without a deep stack", () => {
     const n = 100_000
     for (const text of ["[".repeat(n), "{\"a\":".repeat(n), "[".repeat(n) + "]".repeat(n), "[{\"a\":".repeat(n)]) {

@@ -1,8 +1,11 @@
+import { Buffer } from "node:buffer"
 import { lstatSync } from "node:fs"
+import { tmpdir } from "node:os"
 import type { Metadata } from "../apply/Attributes.ts"
 import { metadataOf } from "./Copy.ts"
 import { Refused } from "../Fault.ts"
 import * as Meta from "../apply/Meta.ts"
+import { Room, Table } from "../table/Table.ts"
 import * as Name from "../tree/Name.ts"
 import { type Folder, type Place, Root } from "../tree/Root.ts"
 import type { Syscalls } from "../Syscalls.ts"
@@ -24,10 +27,10 @@ export class LayerSource {
   readonly root: Root
   readonly move: boolean
   readonly links: Array<LinkRecord> = []
-  /** What of the layers below is hidden, from the root down: what a folder takes along, nothing in it leads to any more. */
-  readonly hidden: ReadonlyArray<Hidden>
   private readonly meta: string
-  private readonly implied = new Set<Name.Name>()
+  private readonly implied = new Table<1>(new Room(tmpdir(), 8 * 2 ** 20))
+  /** What is hidden: how deep the marker file was (two bytes), a letter, and the name, in one text each, for there may be millions. */
+  private readonly marks: Array<string> = []
 
   /** `move`: it may be taken apart. */
   constructor(folder: string, options: { readonly move: boolean }) {
@@ -35,17 +38,21 @@ export class LayerSource {
     this.move = options.move
     this.root = new Root(`${folder}/fs`, { capacity: 64 })
     try {
-      const hidden: Array<Hidden> = []
       for (const record of Meta.read(this.meta)) {
-        if (record.t === "whiteout" || record.t === "opaque") hidden.push({ path: record.path, opaque: record.t === "opaque" })
-        else if (record.t === "implied") this.implied.add(record.path)
+        if (record.t === "whiteout" || record.t === "opaque") this.marks.push(markOf(record.path, record.t === "opaque"))
+        else if (record.t === "implied") this.implied.set(record.path, 1)
         else if (record.t === "link") this.links.push(record)
       }
-      this.hidden = hidden.map((one) => ({ one, depth: depthOf(one) })).sort((a, b) => a.depth - b.depth).map(({ one }) => one)
+      this.marks.sort((a, b) => a.charCodeAt(0) - b.charCodeAt(0) || a.charCodeAt(1) - b.charCodeAt(1))
     } catch (error) {
       this.close()
       throw error
     }
+  }
+
+  /** What of the layers below is hidden, from the root down: what a folder takes along, nothing in it leads to any more. */
+  *hidden(): Generator<Hidden> {
+    for (const mark of this.marks) yield { path: mark.slice(3), opaque: mark[2] === "o" }
   }
 
   /** The records of what could not be set, read anew. */
@@ -93,8 +100,12 @@ export class LayerSource {
   /** Closes its handles. May be called again. */
   close(): void {
     this.root.close()
+    this.implied.close()
   }
 }
 
-/** How deep the marker file was. */
-const depthOf = ({ path, opaque }: Hidden): number => (path === "" ? 0 : path.split("/").length) + (opaque ? 1 : 0)
+/** One flat text of one byte a character: what it was made of is not kept. */
+const markOf = (path: Name.Name, opaque: boolean): string => {
+  const depth = (path === "" ? 0 : path.split("/").length) + (opaque ? 1 : 0)
+  return Buffer.from(`${String.fromCharCode(depth >> 8, depth & 0xff)}${opaque ? "o" : "w"}${path}`, "latin1").toString("latin1")
+}

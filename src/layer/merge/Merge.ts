@@ -112,7 +112,7 @@ class Changeset {
   apply(): void {
     const { into, layer } = this
     const held = layer.links.map((link) => ({ link, target: this.hold(link, false) }))
-    for (const { path, opaque } of layer.hidden) {
+    for (const { path, opaque } of layer.hidden()) {
       if (opaque) this.empty(path)
       else this.hide(path)
     }
