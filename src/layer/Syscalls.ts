@@ -76,8 +76,9 @@ export const relocate = (error: unknown, path: string): unknown => {
   return systemError(Math.abs(error.errno), syscall, path)
 }
 
-// Beyond 32 bits file systems differ in the times they can keep, and the kernel clamps without a word.
-const everyFileSystemKeeps = (seconds: number) => seconds >= -0x8000_0000 && seconds <= 0x7fff_ffff
+// From the ends of 32 bits on file systems differ in the times they can keep, and the kernel clamps without a word; the first
+// and the last second that one has are kept without their nanoseconds.
+const everyFileSystemKeeps = (seconds: number) => seconds > -0x8000_0000 && seconds < 0x7fff_ffff
 const nanoseconds = (seconds: number, nanos: number) => BigInt(seconds) * 1_000_000_000n + BigInt(nanos)
 const pathKeeps = (path: SystemPath, seconds: number, nanos: number) =>
   everyFileSystemKeeps(seconds) || lstatSync(path, { bigint: true }).mtimeNs === nanoseconds(seconds, nanos)
