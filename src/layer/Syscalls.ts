@@ -81,7 +81,8 @@ export const relocate = (error: unknown, path: string): unknown => {
   return systemError(Math.abs(error.errno), syscall, path)
 }
 
-// Beyond 32 bits file systems differ in the times they can keep, and the kernel clamps without a word: to the very second at the end, without its nanoseconds.
+// From the ends of 32 bits on file systems differ in the times they can keep, and the kernel clamps without a word; the first
+// and the last second that one has are kept without their nanoseconds.
 const everyFileSystemKeeps = (seconds: number) => seconds > -0x8000_0000 && seconds < 0x7fff_ffff
 const nanoseconds = (seconds: number, nanos: number) => BigInt(seconds) * 1_000_000_000n + BigInt(nanos)
 const pathKeeps = (path: SystemPath, seconds: number, nanos: number) =>
