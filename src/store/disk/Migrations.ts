@@ -106,7 +106,6 @@ const third = [
  * continued while both are the same. sums: the SHA-256 of the file `sums` beside a layer, once its files' digests are recorded
  * (store/upkeep/Compressed.ts). artifact: what an artifact is, NULL for images; its config_digest and config are its manifest's,
  * since many have the same config. members: the images of an index that was pulled whole; they stay as long as a tag leads to it.
- * v1_layers: what a v1 registry gave under a name of its own, until its image is registered (store/names/V1Layers.ts).
  */
 const fourth = [
   `ALTER TABLE ingests ADD COLUMN etag TEXT`,
@@ -116,16 +115,20 @@ const fourth = [
   `CREATE TABLE members (
     target TEXT NOT NULL, position INTEGER NOT NULL, manifest TEXT NOT NULL REFERENCES manifests ON DELETE CASCADE, PRIMARY KEY (target, manifest)
   ) STRICT`,
-  `CREATE TABLE v1_layers (
-    endpoint TEXT NOT NULL, repository TEXT NOT NULL, image TEXT NOT NULL, told TEXT NOT NULL, blob TEXT NOT NULL, media_type TEXT NOT NULL,
-    size INTEGER NOT NULL, diff_id TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (endpoint, repository, image)
-  ) STRICT`,
   `CREATE INDEX members_manifest ON members (manifest)`,
   `CREATE INDEX tags_target ON tags (target)`,
   `CREATE INDEX tag_log_manifest ON tag_log (manifest)`
 ]
 
-const steps: ReadonlyArray<ReadonlyArray<string>> = [first, second, third, fourth]
+const fifth = [
+  // What a v1 registry gave under a name of its own, until its image is registered: see names/V1Layers.ts.
+  `CREATE TABLE v1_layers (
+    endpoint TEXT NOT NULL, repository TEXT NOT NULL, image TEXT NOT NULL, told TEXT NOT NULL, blob TEXT NOT NULL, media_type TEXT NOT NULL,
+    size INTEGER NOT NULL, diff_id TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (endpoint, repository, image)
+  ) STRICT`
+]
+
+const steps: ReadonlyArray<ReadonlyArray<string>> = [first, second, third, fourth, fifth]
 
 /** The version of the database this code writes. */
 export const version = steps.length
