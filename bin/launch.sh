@@ -26,11 +26,13 @@ fits() {
 }
 
 # A small young generation: the buffers of a download die young, and collecting them often costs less time than it saves memory.
+# Nothing is compiled beside the main thread for the first tier: a process that exits while such a job waits for a collection never ends
+# (nodejs/node issue 54918; seen once, in `graph du` of 100,000 images).
 try() {
   if [ -x "$1" ] && fits "$1"; then
     found=$1
     shift
-    exec "$found" --disable-warning=ExperimentalWarning --max-semi-space-size=1 "$bundle" "$@"
+    exec "$found" --disable-warning=ExperimentalWarning --max-semi-space-size=1 --no-concurrent-sparkplug "$bundle" "$@"
   fi
 }
 
