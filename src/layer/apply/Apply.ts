@@ -42,8 +42,9 @@ const deviceKinds = { char: constants.S_IFCHR, block: constants.S_IFBLK, fifo: c
  * first, except that a folder over a folder only brings its metadata. Parents without an entry are made as implied
  * folders; a parent that is not a folder (nor a symlink to one) is refused. Whiteouts concern lower layers only. A hard
  * link's target is a name from the root, or a file that aufs kept for its hard links (docker: pkg/archive, WhiteoutLinkDir), whose last component is not followed; if this layer has nothing there the link is
- * left to the merge. A folder's metadata is set by `finish`, until then folders are 0700: what comes before its folder's
- * own entry is in that folder. Throws `Refused` for the layer's faults, Node's errors for the host's; then `abort`.
+ * left to the merge. Folders are made with their permission bits, never set-ID, and with u+rwx by an ordinary user; `fs/` itself is 0700.
+ * The rest of their metadata is set when their handle is given up, or by `finish`: what comes before its folder's own entry is
+ * in that folder. Throws `Refused` for the layer's faults, Node's errors for the host's; then `abort`.
  */
 export class Apply implements EntrySink {
   private readonly upper: Upper

@@ -132,7 +132,7 @@ export class Root {
   /**
    * Removes what is at a place, a folder with all that is in it, without following anything; nothing there is no error.
    * `removed` is told each name that is gone, children first. Folders must be ours to enter and write (apply keeps them
-   * 0700). Forgets the place.
+   * so). Forgets the place.
    */
   remove(place: Place, removed: (name: Name.Name) => void = () => {}): void {
     this.forget(place.name)
