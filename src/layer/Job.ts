@@ -1,7 +1,7 @@
 import type { OwnerMap } from "./merge/Owners.ts"
 import type { LimitName, Limits } from "./Limits.ts"
 import type { ApplySummary } from "./apply/Apply.ts"
-import type { Comparison } from "./Sums.ts"
+import type { Comparison } from "./sums/Comparison.ts"
 import type { ViewEntry } from "./view/View.ts"
 
 /** Unpack a layer: follow the file `fd` up to `size` bytes as `control` allows, into `folder`/fs and `folder`/meta. */

@@ -3,7 +3,7 @@ import { closeSync, constants, lstatSync, openSync } from "node:fs"
 import type { Entry } from "./tar/Entry.ts"
 import { Refused } from "./Fault.ts"
 import { LayerSource } from "./merge/LayerSource.ts"
-import * as Sums from "./Sums.ts"
+import * as Sums from "./sums/Sums.ts"
 import * as Name from "./tree/Name.ts"
 import type { View } from "./view/View.ts"
 

@@ -13,7 +13,9 @@ import { merge } from "./merge/Merge.ts"
 import { removeTree } from "./tree/Remove.ts"
 import * as Piece from "./Piece.ts"
 import { Ring, RingBroken } from "./Ring.ts"
-import * as Sums from "./Sums.ts"
+import * as Comparison from "./sums/Comparison.ts"
+import * as Record from "./sums/Record.ts"
+import * as Sums from "./sums/Sums.ts"
 import * as Syscalls from "./Syscalls.ts"
 import { show } from "./Unpacked.ts"
 import { View } from "./view/View.ts"
@@ -134,9 +136,9 @@ const remove = (job: RemoveJob, control: Control): Answers["remove"] => {
 }
 
 /** Compares the layer in a folder with what it should be; a journal that cannot be read is a difference. */
-const against = (layer: string, should: Generator<Sums.Sum>, options: Sums.SumsOptions): Sums.Comparison => {
+const against = (layer: string, should: Generator<Sums.Sum>, options: Sums.SumsOptions): Comparison.Comparison => {
   try {
-    return Sums.compare(should, Sums.of(layer, { ...options, unreadable: true }), { attributes: options.syscalls.native })
+    return Comparison.compare(should, Sums.of(layer, { ...options, unreadable: true }), { attributes: options.syscalls.native })
   } catch (error) {
     if (!(error instanceof MetaDamaged) || !error.file.startsWith(layer)) throw error
     return { count: 1, differences: [{ path: `line ${error.line}`, what: "journal" }], unread: 0 }
@@ -148,7 +150,7 @@ const against = (layer: string, should: Generator<Sums.Sum>, options: Sums.SumsO
 const compare = async (job: CompareJob, control: Control): Promise<Answers["compare"]> => {
   const { diffId, entries, size } = await unpack({ ...job, kind: "unpack" }, control)
   const options = { syscalls: syscalls(job.native), stop: stopOf(control) }
-  const record = job.record === undefined ? undefined : new Sums.Record(job.record, { diffId, size, entries })
+  const record = job.record === undefined ? undefined : new Record.Record(job.record, { diffId, size, entries })
   try {
     const made = Sums.of(job.folder, options)
     const found = against(job.layer, record === undefined ? made : record.while(made), options)
@@ -160,8 +162,8 @@ const compare = async (job: CompareJob, control: Control): Promise<Answers["comp
 
 const verify = (job: VerifyJob, control: Control): Answers["verify"] => {
   const options = { syscalls: syscalls(job.native), stop: stopOf(control) }
-  if (lstatSync(job.sums, { throwIfNoEntry: false })?.isFile() !== true || Sums.hashOf(job.sums, options.stop) !== job.hash) return undefined
-  const { facts: { entries, size }, sums } = Sums.open(job.sums)
+  if (lstatSync(job.sums, { throwIfNoEntry: false })?.isFile() !== true || Record.hashOf(job.sums, options.stop) !== job.hash) return undefined
+  const { facts: { entries, size }, sums } = Record.open(job.sums)
   return { entries, size, ...against(job.layer, sums, options) }
 }
 

@@ -5,7 +5,9 @@ import { createHash } from "node:crypto"
 import { chmodSync, linkSync, lutimesSync, mkdirSync, readFileSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { MetaDamaged } from "../../src/layer/apply/Meta.ts"
-import * as Sums from "../../src/layer/Sums.ts"
+import * as Comparison from "../../src/layer/sums/Comparison.ts"
+import * as Record from "../../src/layer/sums/Record.ts"
+import * as Sums from "../../src/layer/sums/Sums.ts"
 import * as Syscalls from "../../src/layer/Syscalls.ts"
 import { mayMount } from "../main/setting.ts"
 import { applied, device, dir, file, inTemp, type Item, link, privileged, symlink } from "./apply/Entries.ts"
@@ -33,7 +35,7 @@ const pair = (folder: string, content: ReadonlyArray<Item>, more: Parameters<typ
 }
 
 const compared = (should: string, is: string) => {
-  const { count, differences } = Sums.compare(Sums.of(should, options), Sums.of(is, options), { attributes: true })
+  const { count, differences } = Comparison.compare(Sums.of(should, options), Sums.of(is, options), { attributes: true })
   assert.strictEqual(count, differences.length)
   return differences.map(({ path, what }) => `${path} ${what}`)
 }
@@ -89,10 +91,10 @@ describe("Sums", () => {
       assert.throws(() => [...Sums.of(is, options)], /^EIO: .*fs\/implied\/by\/child/)
       const marks = [...Sums.of(is, lenient)]
       for (const first of [[...Sums.of(should, options)], marks]) {
-        const { differences } = Sums.compare(first.values(), Sums.of(is, lenient), { attributes: true })
+        const { differences } = Comparison.compare(first.values(), Sums.of(is, lenient), { attributes: true })
         assert.include(differences.map(({ path, what }) => `${path} ${what}`), "/implied/by/child content")
       }
-      const record = new Sums.Record(file, { diffId: "d", size: 1, entries: 1 })
+      const record = new Record.Record(file, { diffId: "d", size: 1, entries: 1 })
       try {
         assert.throws(() => [...record.while(Sums.of(is, options))], /EIO/)
       } finally {
@@ -107,11 +109,11 @@ describe("Sums", () => {
     const [should] = pair(folder, items)
     const file = join(folder, "sums")
     const facts = { diffId: "d", size: 2, entries: 3 }
-    const record = new Sums.Record(file, facts)
+    const record = new Record.Record(file, facts)
     const all = [...record.while(Sums.of(should, options))]
     const hash = record.commit()
     assert.strictEqual(hash, createHash("sha256").update(readFileSync(file)).digest("hex"))
-    const read = Sums.open(file)
+    const read = Record.open(file)
     assert.deepStrictEqual([read.facts, [...read.sums]], [facts, all])
   }))
 
@@ -125,13 +127,13 @@ describe("Sums", () => {
     for (let bit = 0; bit < bits; bit += process.env["TOWLINE_KILL"] === undefined ? 11 : 1) {
       flip(meta, bit)
       try {
-        assert.isAbove(Sums.compare(should.values(), Sums.of(is, options), { attributes: true }).count, 0, `bit ${bit}`)
+        assert.isAbove(Comparison.compare(should.values(), Sums.of(is, options), { attributes: true }).count, 0, `bit ${bit}`)
       } catch (error) {
         assert.isTrue(error instanceof MetaDamaged, `bit ${bit}: ${String(error)}`)
       }
       flip(meta, bit)
     }
-    assert.strictEqual(Sums.compare(should.values(), Sums.of(is, options), { attributes: true }).count, 0)
+    assert.strictEqual(Comparison.compare(should.values(), Sums.of(is, options), { attributes: true }).count, 0)
   }), 600_000)
 
   const changes: ReadonlyArray<readonly [name: string, change: (fs: string) => void, said: ReadonlyArray<string>]> = [

@@ -1,14 +1,15 @@
 import { createHash } from "node:crypto"
-import { type BigIntStats, closeSync, constants, fsyncSync, lstatSync, openSync, readlinkSync, readSync, writeSync } from "node:fs"
+import { type BigIntStats, closeSync, constants, lstatSync, openSync, readlinkSync, readSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { deviceOf, metadataOf } from "./merge/Copy.ts"
-import { printable } from "./Fault.ts"
-import { LayerSource } from "./merge/LayerSource.ts"
-import * as Meta from "./apply/Meta.ts"
-import { list } from "./table/Listing.ts"
-import { Room, Table } from "./table/Table.ts"
-import * as Name from "./tree/Name.ts"
-import { codeOf, relocate, type Syscalls, type SystemPath } from "./Syscalls.ts"
+import { deviceOf, metadataOf } from "../merge/Copy.ts"
+import { printable } from "../Fault.ts"
+import { LayerSource } from "../merge/LayerSource.ts"
+import * as Meta from "../apply/Meta.ts"
+import { list } from "../table/Listing.ts"
+import { Room, Table } from "../table/Table.ts"
+import * as Name from "../tree/Name.ts"
+import { hashOf } from "./Record.ts"
+import { codeOf, relocate, type Syscalls, type SystemPath } from "../Syscalls.ts"
 
 /**
  * What one name of a layer is: type, metadata as the layer's tar has it (what could not be set on disk is taken from the
@@ -41,14 +42,11 @@ const piece = Buffer.allocUnsafeSlow(256 * 1024)
 const fields = new Set(["uid", "gid", "mode", "mtime", "xattrs", "device"])
 const read = constants.O_RDONLY | constants.O_NOFOLLOW
 /** Sorts what the journal says behind all names. */
-const behind = "\uffff"
+export const behind = "\uffff"
 /** What a file holds that cannot be read. */
-const lost = "cannot be read (EIO)"
+export const lost = "cannot be read (EIO)"
 /** Labels that the host gives by itself. */
 const hostLabel = /^security\.(?:selinux|ima|evm|SMACK64.*)$/
-
-/** Names in the order of a walk: a folder, then what is in it. */
-const inOrder = (name: string): string => name.replaceAll("/", "\u0000")
 
 /** The journal's bytes are those that its records are written as: a bit that changes no record is a changed bit too. */
 const isCanonical = (meta: string, stop: () => void): boolean => {
@@ -244,169 +242,4 @@ export const of = function*(folder: string, options: SumsOptions): Generator<Sum
   } finally {
     walk.close()
   }
-}
-
-const heading = "towline-sums 1"
-
-/** What a file of sums is of: the layer's diff ID, the sum of its tar's header sizes, and the tar's entries. */
-export interface Facts {
-  readonly diffId: string
-  readonly size: number
-  readonly entries: number
-}
-
-/** The sums of a layer on their way to the new file `file` (0600): a heading, the facts, then a line a name. */
-export class Record {
-  private readonly file: string
-  private readonly fd: number
-  private readonly hash = createHash("sha256")
-  private lines: string
-  private open = true
-
-  constructor(file: string, { diffId, entries, size }: Facts) {
-    this.file = file
-    this.fd = openSync(file, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW, 0o600)
-    this.lines = `${heading}\n${JSON.stringify([diffId, size, entries])}\n`
-  }
-
-  /** Gives the sums on, and writes each one that is taken. */
-  *while(sums: Iterable<Sum>): Generator<Sum> {
-    for (const sum of sums) {
-      const { data, mode, mtime, name, owner, type, xattrs } = sum
-      this.lines += `${JSON.stringify([name, type, mode, owner, mtime, xattrs, data])}\n`
-      if (this.lines.length > 0x10000) this.flush()
-      yield sum
-    }
-  }
-
-  /** Makes the file durable. Gives its SHA-256. */
-  commit(): string {
-    this.flush()
-    try {
-      fsyncSync(this.fd)
-    } catch (error) {
-      throw relocate(error, this.file)
-    } finally {
-      this.close()
-    }
-    return this.hash.digest("hex")
-  }
-
-  close(): void {
-    if (this.open) closeSync(this.fd)
-    this.open = false
-  }
-
-  private flush() {
-    const bytes = Buffer.from(this.lines)
-    this.hash.update(bytes)
-    try {
-      for (let at = 0; at < bytes.byteLength;) at += writeSync(this.fd, bytes, at)
-    } catch (error) {
-      throw relocate(error, this.file)
-    }
-    this.lines = ""
-  }
-}
-
-/** The SHA-256 of a file. */
-export const hashOf = (file: string, stop: () => void): string => {
-  const fd = openSync(file, read)
-  try {
-    const hash = createHash("sha256")
-    for (let at = 0;;) {
-      stop()
-      const length = readSync(fd, piece, 0, piece.byteLength, at)
-      if (length === 0) return hash.digest("hex")
-      hash.update(piece.subarray(0, length))
-      at += length
-    }
-  } catch (error) {
-    throw relocate(error, file)
-  } finally {
-    closeSync(fd)
-  }
-}
-
-/** What a `Record` wrote to a file whose digest has been found right: its facts and, to be ended or run to its end, its sums. */
-export const open = (file: string): { readonly facts: Facts; readonly sums: Generator<Sum> } => {
-  const lines = Meta.lines(file)
-  const [title, facts] = [lines.next().value, lines.next().value]
-  if (title !== heading || facts === undefined) throw new Error(`${file} has the digest of recorded sums, and is none`)
-  const [diffId, size, entries]: readonly [string, number, number] = JSON.parse(facts)
-  const sums = function*(): Generator<Sum> {
-    try {
-      for (const line of lines) {
-        const [name, type, mode, owner, mtime, xattrs, data]: readonly [string, Sum["type"], number, string, string, Sum["xattrs"], string] = JSON.parse(line)
-        yield { name, type, mode, owner, mtime, xattrs, data }
-      }
-    } finally {
-      lines.return(undefined)
-    }
-  }
-  return { facts: { diffId, size, entries }, sums: sums() }
-}
-
-/** A name that is not as it should be: not there, not to be there, or what of it is different. */
-export interface Difference {
-  readonly path: string
-  readonly what: "missing" | "extra" | "type" | "content" | "mode" | "owner" | "time" | "attributes" | "journal"
-}
-
-/** How many names differ, the first of them, and whether attributes could not be looked at. */
-export interface Comparison {
-  readonly count: number
-  readonly differences: ReadonlyArray<Difference>
-  /** Names whose extended attributes this host does not let us read (koffi is missing). */
-  readonly unread: number
-}
-
-const shown = 20
-
-const differ = (a: Sum, b: Sum, attributes: boolean): Difference["what"] | undefined => {
-  if (a.type !== b.type) return "type"
-  if (a.data !== b.data || b.data === lost) return "content"
-  if (a.mode !== b.mode) return "mode"
-  if (a.owner !== b.owner) return "owner"
-  if (a.mtime !== b.mtime) return "time"
-  return attributes && JSON.stringify(a.xattrs) !== JSON.stringify(b.xattrs) ? "attributes" : undefined
-}
-
-/** Compares what is with what should be, both in the order of a walk. */
-export const compare = (should: Iterator<Sum>, is: Iterator<Sum>, options: { readonly attributes: boolean }): Comparison => {
-  const differences: Array<Difference> = []
-  let count = 0
-  let unread = 0
-  const note = ({ name, type }: Sum, what: Difference["what"]) => {
-    count++
-    const said = type === "journal" ? Name.bytes(name.slice(behind.length)) : Name.bytes(name)
-    if (differences.length < shown) differences.push({ path: type === "journal" ? printable(said) : printable(Buffer.from(`/${said.toString("latin1")}`, "latin1")), what: type === "journal" ? "journal" : what })
-  }
-  let [a, b] = [next(should), next(is)]
-  while (a !== undefined || b !== undefined) {
-    const order = a === undefined ? 1 : b === undefined ? -1 : compareNames(a.name, b.name)
-    if (a !== undefined && order < 0) {
-      note(a, "missing")
-      a = next(should)
-    } else if (b !== undefined && order > 0) {
-      note(b, "extra")
-      b = next(is)
-    } else if (a !== undefined && b !== undefined) {
-      if (!options.attributes && a.xattrs.length + b.xattrs.length > 0) unread++
-      const what = differ(a, b, options.attributes)
-      if (what !== undefined) note(b, what)
-      ;[a, b] = [next(should), next(is)]
-    }
-  }
-  return { count, differences, unread }
-}
-
-const next = (iterator: Iterator<Sum>): Sum | undefined => {
-  const { done, value } = iterator.next()
-  return done === true ? undefined : value
-}
-
-const compareNames = (a: string, b: string): number => {
-  if (a === b) return 0
-  return inOrder(a) < inOrder(b) ? -1 : 1
 }
