@@ -88,7 +88,8 @@ export class Handles {
   keepLink(parent: Node, segment: string, target: string): void {
     if (this.links >= maxLinks) return
     this.links++
-    (parent.links ??= new Map()).set(segment, target)
+    parent.links ??= new Map()
+    parent.links.set(segment, target)
   }
 
   /** The folder with its handle open. */
