@@ -7,13 +7,15 @@ import type { Name } from "../tree/Name.ts"
 const [waiting, settled, reopened] = [0, 1, 2]
 
 /** A folder as a table keeps it: its state, the bits it was made with, its name, mode, owner and group, time; attributes as text of their bytes. */
-type Line = readonly [
+type Line = [
   state: number, born: number, name: Name, mode: number, uid: number, gid: number, seconds: number, nanos: number,
   xattrs: ReadonlyArray<readonly [name: string, value: string]>
 ]
 
-const metadataOf = ([, , , mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs]: Line): Metadata =>
-  ({ mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs: xattrs.map(([key, value]) => [Buffer.from(key, "latin1"), Buffer.from(value, "latin1")]) })
+const none: Metadata["xattrs"] = []
+
+const metadataOf = ({ 3: mode, 4: uid, 5: gid, 6: mtimeSeconds, 7: mtimeNanos, 8: xattrs }: Readonly<Line>): Metadata =>
+  ({ mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs: xattrs.length === 0 ? none : xattrs.map(([key, value]) => [Buffer.from(key, "latin1"), Buffer.from(value, "latin1")]) })
 
 /** What the folders of a layer will get once everything is in them. There may be millions: `room` is what they may take in memory. */
 export class Folders {
@@ -92,13 +94,13 @@ export class Folders {
     const slot = this.slots.get(name)
     const line = slot === undefined ? undefined : this.lines.get(String(slot))
     if (line === undefined || line[0] !== from) return
-    const [, ...rest] = line
-    this.lines.set(String(slot), [to, ...rest])
+    line[0] = to
+    this.lines.set(String(slot), line)
   }
 
   private put(slot: number, name: Name, { mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs }: Metadata, born: number, state: number): void {
     const weight = 100 + name.length + xattrs.reduce((sum, [key, value]) => sum + key.byteLength + value.byteLength + 100, 0)
-    const kept = xattrs.map(([key, value]) => [key.toString("latin1"), value.toString("latin1")] as const)
+    const kept = xattrs.length === 0 ? [] : xattrs.map(([key, value]) => [key.toString("latin1"), value.toString("latin1")] as const)
     this.lines.set(String(slot), [state, born, name, mode, uid, gid, mtimeSeconds, mtimeNanos, kept], weight)
   }
 }

@@ -51,8 +51,8 @@ export class Table<A> {
     const bytes = weight + (known ? 0 : key.length + each)
     this.taken += bytes
     this.room.left -= bytes
-    // What is kept is one text, and not parts of the longer ones that it was made of.
-    this.small.set(known ? key : Buffer.from(key, "latin1").toString("latin1"), value)
+    // What is kept is one text, and not parts of the longer ones that it was made of; of a short one V8 makes none.
+    this.small.set(known || key.length < 13 ? key : Buffer.from(key, "latin1").toString("latin1"), value)
     if (this.room.left < 0) this.spill()
   }
 
