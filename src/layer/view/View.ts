@@ -1,6 +1,7 @@
 import { createHash, type Hash } from "node:crypto"
 import { Refused } from "../Fault.ts"
 import type { Entry, EntrySink } from "../tar/Entry.ts"
+import { opaque, pseudoLink, reserved, whiteout } from "../tree/Markers.ts"
 import * as Name from "../tree/Name.ts"
 
 /** A name of a root file system, as its layers make it. */
@@ -47,10 +48,6 @@ export interface HeldLink {
   readonly node: Node | undefined
 }
 
-const whiteout = ".wh."
-const reserved = /(?:^|\/)\.wh\.\.wh\./
-/** Where aufs kept what its hard links have in common. */
-const pseudoLink = /^\.wh\.\.wh\.plnk\/[^/]+$/
 const maxHops = 40
 const zeros = Buffer.alloc(64 * 1024)
 
@@ -96,7 +93,7 @@ export class View implements EntrySink {
     if (name.includes(whiteout)) {
       const last = Name.last(name)
       if (entry.type === "file" && pseudoLink.test(name)) return this.keep(Name.last(name), entry)
-      if (reserved.test(name) && !(last === ".wh..wh..opq" && !reserved.test(Name.parent(name)))) return
+      if (reserved.test(name) && !(last === opaque && !reserved.test(Name.parent(name)))) return
       if (last.startsWith(whiteout)) return this.whiteout(Name.parent(name), last)
     }
     if (entry.type === "link") return this.link(name, entry)
@@ -142,8 +139,8 @@ export class View implements EntrySink {
   }
 
   /** Hides what is below the layer at a name, or all in a folder, wherever in the layer that came. */
-  hideAll(path: Name.Name, opaque: boolean): void {
-    if (opaque) this.whiteout(path, ".wh..wh..opq")
+  hideAll(path: Name.Name, all: boolean): void {
+    if (all) this.whiteout(path, opaque)
     else this.whiteout(Name.parent(path), `${whiteout}${Name.last(path)}`)
   }
 
@@ -224,7 +221,7 @@ export class View implements EntrySink {
   private whiteout(parent: Name.Name, last: string): void {
     const folder = this.find(parent)
     if (!isFolder(folder)) return
-    for (const segment of last === ".wh..wh..opq" ? [...folder.children.keys()] : [last.slice(whiteout.length)]) this.hide(folder, segment)
+    for (const segment of last === opaque ? [...folder.children.keys()] : [last.slice(whiteout.length)]) this.hide(folder, segment)
   }
 
   /** Takes what lower layers brought and leaves what this one did. */

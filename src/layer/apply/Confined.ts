@@ -1,17 +1,7 @@
 import type { Entry } from "../tar/Entry.ts"
 import { Refused } from "../Fault.ts"
+import { opaque, reserved } from "../tree/Markers.ts"
 import * as Name from "../tree/Name.ts"
-
-/** What the last part of a whiteout's name begins with. */
-export const whiteout = ".wh."
-/** The marker of an opaque folder. */
-export const opaque = ".wh..wh..opq"
-/** Names that aufs kept for itself. */
-export const reserved = /(?:^|\/)\.wh\.\.wh\./
-/** Where aufs kept what its hard links have in common. */
-export const pseudoLinks = ".wh..wh.plnk"
-/** One of these. */
-export const pseudoLink = /^\.wh\.\.wh\.plnk\/[^/]+$/
 
 /** Refuses names and links that lead above the root, as Docker did (pkg/archive: breakoutError). */
 export const checkConfined = (name: Name.Name, { linkpath, path, type }: Entry): void => {
