@@ -1,5 +1,6 @@
 import { Refused } from "../Fault.ts"
 import type { Sink } from "./Decoder.ts"
+import { RangeCoder } from "./RangeCoder.ts"
 
 /** Damage, of whatever kind: what it looks like depends on where it is. */
 export const damaged = (): Refused => new Refused("the xz stream is damaged")
@@ -35,16 +36,12 @@ export class Lzma {
   /** From where the sink has not seen it, and how many bytes a match may reach back. */
   private unseen = 0
   private full = 0
-  private readonly probs = new Uint16Array(tableSize)
+  private readonly coder = new RangeCoder(tableSize)
   private state = 0
   private readonly reps = new Int32Array(4)
   private lc = 0
   private lpMask = 0
   private pbMask = 0
-  /** The range coder: range, code, and its place in the input. */
-  private readonly coder = new Int32Array(3)
-  private input: Uint8Array = new Uint8Array(0)
-  private end = 0
 
   /** `window`: bytes of the dictionary. */
   constructor(window: number, sink: Sink) {
@@ -70,7 +67,7 @@ export class Lzma {
   resetState(): void {
     this.state = 0
     this.reps.fill(0)
-    this.probs.fill(1024)
+    this.coder.forget()
   }
 
   /** Takes a byte of properties: literal context and position bits. */
@@ -96,17 +93,10 @@ export class Lzma {
 
   /** Decodes a chunk, which makes exactly `size` bytes of exactly `bytes`. */
   decode(bytes: Uint8Array, size: number): void {
-    if (bytes.byteLength < 5 || bytes[0] !== 0) throw damaged()
+    if (!this.coder.begin(bytes)) throw damaged()
     this.reserve(size)
-    this.input = bytes
-    this.end = bytes.byteLength
-    const [, a = 0, b = 0, c = 0, d = 0] = bytes
-    this.coder[0] = -1
-    this.coder[1] = (a << 24) | (b << 16) | (c << 8) | d
-    this.coder[2] = 5
     for (let left = size; left > 0;) left -= this.run(Math.min(left, this.ring.byteLength - this.pos), left)
-    this.normalize()
-    if (this.coder[1] !== 0 || this.coder[2] !== this.end) throw damaged()
+    if (!this.coder.isAtEnd()) throw damaged()
     this.flush()
   }
 
@@ -136,14 +126,16 @@ export class Lzma {
 
   /** Decodes symbols until the ring's end is reached, or `room` bytes; a match may go over the ring's end, up to `left`. */
   private run(room: number, left: number): number {
-    const { ring, window, probs, coder, input, end, reps, lc, lpMask, pbMask } = this
+    const { ring, window, reps, lc, lpMask, pbMask } = this
+    const { input, probs, registers } = this.coder
     const size = ring.byteLength
+    const end = input.byteLength
     let done = 0
     let pos = this.pos
     let full = this.full
     let state = this.state
     let previous = full === 0 ? 0 : ring[pos === 0 ? size - 1 : pos - 1] ?? 0
-    let [range = 0, code = 0, at = 0] = coder
+    let [range = 0, code = 0, at = 0] = registers
     while (done < room) {
       if (at > end) throw damaged()
       const posState = pos & pbMask
@@ -208,13 +200,13 @@ export class Lzma {
       range = (range - bound) | 0
       code = (code - bound) | 0
       probs[index] = prob - (prob >> 5)
-      coder[0] = range
-      coder[1] = code
-      coder[2] = at
+      registers[0] = range
+      registers[1] = code
+      registers[2] = at
       let length = this.match(state, posState)
-      range = coder[0] ?? 0
-      code = coder[1] ?? 0
-      at = coder[2] ?? 0
+      range = registers[0] ?? 0
+      code = registers[1] ?? 0
+      at = registers[2] ?? 0
       state = this.state
       const distance = reps[0] ?? 0
       if (distance >>> 0 >= full || length > left - done) throw damaged()
@@ -232,9 +224,9 @@ export class Lzma {
       }
       previous = ring[pos === 0 ? size - 1 : pos - 1] ?? 0
     }
-    coder[0] = range
-    coder[1] = code
-    coder[2] = at
+    registers[0] = range
+    registers[1] = code
+    registers[2] = at
     this.state = state
     this.pos = pos
     this.full = full
@@ -247,21 +239,21 @@ export class Lzma {
 
   /** Decodes a match: its distance into `reps`, its length returned. */
   private match(state: number, posState: number): number {
-    const { reps } = this
-    if (this.bit(isRep + state) === 0) {
+    const { coder, reps } = this
+    if (coder.bit(isRep + state) === 0) {
       reps.copyWithin(1, 0, 3)
       const length = this.length(lengths, posState)
       reps[0] = this.distance(length)
       this.state = state < 7 ? 7 : 10
       return length
     }
-    if (this.bit(isRepG0 + state) === 0) {
-      if (this.bit(isRep0Long + (state << 4) + posState) === 0) {
+    if (coder.bit(isRepG0 + state) === 0) {
+      if (coder.bit(isRep0Long + (state << 4) + posState) === 0) {
         this.state = state < 7 ? 9 : 11
         return 1
       }
-    } else if (this.bit(isRepG1 + state) === 0) this.recall(1)
-    else this.recall(this.bit(isRepG2 + state) === 0 ? 2 : 3)
+    } else if (coder.bit(isRepG1 + state) === 0) this.recall(1)
+    else this.recall(coder.bit(isRepG2 + state) === 0 ? 2 : 3)
     this.state = state < 7 ? 8 : 11
     return this.length(repLengths, posState)
   }
@@ -275,79 +267,20 @@ export class Lzma {
   }
 
   private length(at: number, posState: number): number {
-    if (this.bit(at) === 0) return 2 + this.tree(at + 2 + (posState << 3), 3)
-    if (this.bit(at + 1) === 0) return 10 + this.tree(at + 130 + (posState << 3), 3)
-    return 18 + this.tree(at + 258, 8)
+    const { coder } = this
+    if (coder.bit(at) === 0) return 2 + coder.tree(at + 2 + (posState << 3), 3)
+    if (coder.bit(at + 1) === 0) return 10 + coder.tree(at + 130 + (posState << 3), 3)
+    return 18 + coder.tree(at + 258, 8)
   }
 
   private distance(length: number): number {
-    const slot = this.tree(slots + (Math.min(length - 2, 3) << 6), 6)
+    const { coder } = this
+    const slot = coder.tree(slots + (Math.min(length - 2, 3) << 6), 6)
     if (slot < 4) return slot
     const bits = (slot >> 1) - 1
     const base = (2 | (slot & 1)) << bits
-    if (slot < 14) return base + this.reverse(special + base - slot, bits)
-    const high = this.direct(bits - 4) << 4
-    return (base + high + this.reverse(align, 4)) | 0
-  }
-
-  private tree(at: number, bits: number): number {
-    let symbol = 1
-    for (let n = 0; n < bits; n++) symbol = (symbol << 1) | this.bit(at + symbol)
-    return symbol - (1 << bits)
-  }
-
-  private reverse(at: number, bits: number): number {
-    let symbol = 1
-    let value = 0
-    for (let n = 0; n < bits; n++) {
-      const bit = this.bit(at + symbol)
-      symbol = (symbol << 1) | bit
-      value |= bit << n
-    }
-    return value
-  }
-
-  private direct(bits: number): number {
-    const { coder } = this
-    let value = 0
-    for (let n = 0; n < bits; n++) {
-      this.normalize()
-      const range = (coder[0] ?? 0) >>> 1
-      const code = (coder[1] ?? 0) >>> 0
-      coder[0] = range
-      if (code >= range) {
-        coder[1] = code - range
-        value = (value << 1) | 1
-      } else value <<= 1
-    }
-    return value
-  }
-
-  private bit(at: number): number {
-    const { coder, probs } = this
-    this.normalize()
-    const range = coder[0] ?? 0
-    const code = coder[1] ?? 0
-    const prob = probs[at] ?? 0
-    const bound = Math.imul(range >>> 11, prob)
-    if (code >>> 0 < bound >>> 0) {
-      coder[0] = bound
-      probs[at] = prob + ((2048 - prob) >> 5)
-      return 0
-    }
-    coder[0] = range - bound
-    coder[1] = code - bound
-    probs[at] = prob - (prob >> 5)
-    return 1
-  }
-
-  private normalize(): void {
-    const { coder } = this
-    const range = coder[0] ?? 0
-    if (range >>> 0 >= 0x1000000) return
-    const at = coder[2] ?? 0
-    coder[0] = range << 8
-    coder[1] = ((coder[1] ?? 0) << 8) | (this.input[at] ?? 0)
-    coder[2] = at + 1
+    if (slot < 14) return base + coder.reverse(special + base - slot, bits)
+    const high = coder.direct(bits - 4) << 4
+    return (base + high + coder.reverse(align, 4)) | 0
   }
 }
