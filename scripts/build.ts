@@ -28,6 +28,7 @@ const apart: Plugin = {
 await Promise.all([
   build({
     ...common, outdir, banner, minify: true, splitting: true, chunkNames: "part-[hash]", plugins: [apart],
+    define: { ...common.define, "Intl.Segmenter": "LazySegmenter" }, inject: ["scripts/LazySegmenter.ts"],
     entryPoints: { "pull-main": "src/main/pull.ts", "graph-main": "src/main/graph.ts" }
   }),
   build({
