@@ -7,10 +7,12 @@ import * as Home from "../../src/store/disk/Home.ts"
 import { blobOf, imageOf, litter, pull, take, temp, visible, withStore } from "./Fixtures.ts"
 
 const program = fileURLToPath(new URL("child.ts", import.meta.url))
+/** Where Node keeps sources without their types, so that not every process strips them. */
+const compiled = fileURLToPath(new URL("../../node_modules/.vitest/compiled", import.meta.url))
 
 /** A process of its own; `said` resolves with its first line, `ended` with how it ended and all it said. */
 const child = (job: string, path: string, number = 0) => {
-  const process_ = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", program, job, path, String(number)])
+  const process_ = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", program, job, path, String(number)], { env: { ...process.env, NODE_COMPILE_CACHE: compiled } })
   let out = ""
   let err = ""
   process_.stderr.on("data", (bytes) => { err += String(bytes) })
