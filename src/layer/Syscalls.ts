@@ -244,8 +244,11 @@ const [mmapThreshold, trimThreshold, least] = [-3, -1, 128 * 1024] as const
 /** glibc's malloc_trim; other C libraries have none. */
 const trimmer = (library: ReturnType<Koffi["load"]>) => {
   const madvise = library.func("madvise", "int", ["uint64_t", "size_t", "int"])
+  // Looked for once: nothing is written there later either, and it is a megabyte of text.
+  let clean: ReturnType<typeof cleanPages> | undefined
   const leave = () => {
-    for (const [from, to] of cleanPages(readFileSync("/proc/self/smaps", "latin1"), process.execPath)) madvise(BigInt(`0x${from}`), Number.parseInt(to, 16) - Number.parseInt(from, 16), dontNeed)
+    clean ??= cleanPages(readFileSync("/proc/self/smaps", "latin1"), process.execPath)
+    for (const [from, to] of clean) madvise(BigInt(`0x${from}`), Number.parseInt(to, 16) - Number.parseInt(from, 16), dontNeed)
   }
   try {
     const trim = library.func("malloc_trim", "int", ["size_t"])

@@ -29,9 +29,9 @@ it("Only what is as it is in the file is given back: also while a child is being
     mapping("7f0000000000-7f0000001000 r-xp 00000000 fe:00 78               /usr/lib/libc.so.6", {}),
     mapping("7f0000001000-7f0000002000 r--p 00000000 00:00 0 ", {})
   ].join("")
-  assert.deepStrictEqual([...cleanPages(smaps, node)], [["00400000", "00746000"], ["0074a000", "03044000"]])
+  assert.deepStrictEqual(cleanPages(smaps, node), [["00400000", "00746000"], ["0074a000", "03044000"]])
 })
 
 it.runIf(process.platform === "linux")("Some of Node's own file is given back", () => {
-  assert.isAbove([...cleanPages(readFileSync("/proc/self/smaps", "latin1"), process.execPath)].length, 0)
+  assert.isAbove(cleanPages(readFileSync("/proc/self/smaps", "latin1"), process.execPath).length, 0)
 })
