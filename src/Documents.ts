@@ -13,8 +13,9 @@ import * as Disk from "./store/disk/Disk.ts"
 
 /** Manifests, indexes and configs are held whole, up to 4 MiB. */
 const documentCap = 4 * 1024 * 1024
-/** Manifests and configs of one index's images, which are held until they are stored: 64 MiB. */
-export const documentsCap = 64 * 1024 * 1024
+/** Manifests and configs of one index's images, or of one archive's, which are held until they are stored: 64 MiB, with 16,384 layers. */
+const documentsCap = 64 * 1024 * 1024
+const layersCap = 16_384
 
 /** How deep indexes in indexes are followed, and over how many entries in all: 8 and 4096. */
 export const IndexLimits = Context.Reference<{ readonly depth: number; readonly entries: number }>("Documents/IndexLimits", {
@@ -131,3 +132,14 @@ export const counter = Effect.map(IndexLimits, ({ depth: depthCap, entries: entr
     }))
   }
 })
+
+/** Counts the bytes of documents that are held until they are stored, and their images' layers; what is too much is refused with its rule. */
+export const holder = <E>(refusal: (rule: string) => E) => {
+  let [held, layers] = [0, 0]
+  return (bytes: number, more: number): Effect.Effect<void, E> => {
+    held += bytes
+    layers += more
+    if (held > documentsCap) return Effect.fail(refusal(`the manifests and configs of its images have more than ${documentsCap} bytes`))
+    return layers > layersCap ? Effect.fail(refusal(`its images have more than ${layersCap} layers in all`)) : Effect.void
+  }
+}

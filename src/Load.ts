@@ -131,6 +131,9 @@ const finish = (hub: Hub<PullEvent>, { changed, id, planned: { names, plan, refe
 /** The manifests and configs of a plan, held until they are stored. */
 const documentsOf = (plan: Planned["plan"]) => plan.kind === "index" ? plan.images.flatMap(({ documents }) => documents) : plan.documents
 
+const layersOf = (plan: Planned["plan"]): number =>
+  plan.kind === "index" ? plan.images.reduce((sum, image) => sum + layersOf(image), 0) : plan.kind === "artifact" ? plan.blobs.length : plan.layers.length
+
 /** Images of today: all their parts first, then their rows and names. */
 const modern = Effect.fnUntraced(function*(hub: Hub<PullEvent>, tree: Tree, images: Exclude<Images.Images, { readonly kind: "legacy" }>, options: LoadOptions) {
   const archive = ArchiveRegistry.make(tree, images.kind === "oci" ? images.images.map(({ target }) => target) : [])
@@ -139,12 +142,14 @@ const modern = Effect.fnUntraced(function*(hub: Hub<PullEvent>, tree: Tree, imag
   const services = Layer.fresh(Layers.layer.pipe(Layer.provideMerge(Downloads.layer), Layer.provideMerge(Layer.succeed(Registry, archive.registry))))
   return yield* Effect.gen(function*() {
     const planned: Array<StoreImages.Planned & Pick<Wanted, "label">> = []
-    const held = new Map<Digest, number>()
+    const held = new Set<Digest>()
+    const hold = Documents.holder((rule) => new ArchiveRefused({ archive: tree.archive, entry: "", rule }))
     for (const image of wanted) {
       const { label, names, plan, reference } = yield* planImage(tree.archive, image, options)
-      for (const { descriptor, raw } of documentsOf(plan)) held.set(descriptor.digest, raw.byteLength)
-      if ([...held.values()].reduce((sum, size) => sum + size, 0) > Documents.documentsCap) {
-        return yield* new ArchiveRefused({ archive: tree.archive, entry: image.target, rule: `the manifests and configs of its images have more than ${Documents.documentsCap} bytes` })
+      yield* hold(0, layersOf(plan))
+      for (const { descriptor: { digest }, raw } of documentsOf(plan)) {
+        if (!held.has(digest)) yield* hold(raw.byteLength, 0)
+        held.add(digest)
       }
       planned.push(...StoreImages.expanded(plan, reference, names).map((one) => ({ ...one, label: one.reference === reference ? label : undefined })))
     }

@@ -139,7 +139,8 @@ const every = Effect.fnUntraced(function*(base: Base, first: Manifest.IndexManif
     }
   })
   yield* walk(first, raw, target, [])
-  let held = 0
+  const hold = Documents.holder((rule) => new Manifest.ManifestRefused({ subject: target.digest, field: "manifests", rule }))
+  // A config takes many times its bytes once it is decoded: of each only its plan is kept.
   const found = yield* Effect.forEach(leaves, Effect.fnUntraced(function*({ child, documents, entry }) {
     const fetched = yield* Documents.document(repository, child)
     const manifest = yield* Documents.decode(fetched.raw, { ...fetched, descriptor: child })
@@ -147,18 +148,14 @@ const every = Effect.fnUntraced(function*(base: Base, first: Manifest.IndexManif
     const one = yield* Documents.complete(repository, manifest, {
       descriptor: child, entry, documents: [...documents, new Documents.PlannedDocument({ descriptor: child, raw: fetched.raw })]
     }, () => true)
-    held += fetched.raw.byteLength + (one.config?.raw.byteLength ?? 0)
-    if (held > Documents.documentsCap) {
-      return yield* new Manifest.ManifestRefused({ subject: target.digest, field: "manifests", rule: `the manifests and configs of its images have more than ${Documents.documentsCap} bytes` })
-    }
-    return one
+    yield* hold(fetched.raw.byteLength + (one.config?.raw.byteLength ?? 0), manifest.layers.length)
+    const own = entry ?? one.config?.image.platform
+    const plan = yield* planOf(base, one, { wanted: own === undefined ? Platform.none : Platform.print(Platform.normalize(own)), fits: true, candidates: [] })
+    return { plan, far: one.config === undefined ? Infinity : Platform.distance(wanted, entry ?? one.config.image.platform) ?? 2 ** 40 }
   }), { concurrency: 4 })
   if (found.length === 0) return yield* new Platform.NoPlatform({ reference: base.reference, wanted: Platform.all, available: [] })
-  const images = yield* Effect.forEach(found, (one) => {
-    const own = one.entry ?? one.config?.image.platform
-    return planOf(base, one, { wanted: own === undefined ? Platform.none : Platform.print(Platform.normalize(own)), fits: true, candidates: [] })
-  })
-  const far = found.map(({ config, entry }) => config === undefined ? Infinity : Platform.distance(wanted, entry ?? config.image.platform) ?? 2 ** 40)
+  const images = found.map(({ plan }) => plan)
+  const far = found.map(({ far }) => far)
   const { origin, ...common } = base
   return new IndexPlan({
     ...common, ...origin, kind: "index", wanted: Platform.all, platform: Platform.all, fits: true, documents: indexes, images, chosen: far.indexOf(Math.min(...far)),

@@ -8,6 +8,7 @@ import * as Platform from "./image/Platform.ts"
 import type * as Reference from "./image/Reference.ts"
 import * as FixManifest from "./image/v1/FixManifest.ts"
 import type { LegacyManifest } from "./image/v1/LegacyManifest.ts"
+import * as OciForm from "./image/v1/OciForm.ts"
 import * as SignedManifest from "./image/v1/SignedManifest.ts"
 import * as StrongId from "./image/v1/StrongId.ts"
 import * as V1Image from "./image/v1/V1Image.ts"
@@ -107,6 +108,8 @@ const imagesOf = (manifest: LegacyManifest, reference: string): Result.Result<Re
     const refuse = ({ index, message, rule }: { readonly rule: string; readonly index: number; readonly message: string }) =>
       new Schema1Refused({ reference, rule, index, reason: message })
     const fixed = yield* Result.mapError(FixManifest.fix(manifest), refuse)
+    const count = fixed.survivors.length
+    if (count > OciForm.maxDepth) return yield* Result.fail(refuse({ rule: "depth", index: 0, message: `it has ${count} images, at most ${OciForm.maxDepth} are taken` }))
     const images = yield* Result.mapError(StrongId.chain(fixed.manifest, Jws.hash), (error) => refuse({ rule: error.rule, message: error.message, index: fixed.survivors[error.index] ?? error.index }))
     return images.map((image, at) => ({ ...image, blobSum: fixed.manifest.fsLayers[at]?.blobSum ?? "" })).reverse()
   })

@@ -162,3 +162,20 @@ it.live("one bad image of an index keeps all of it out, and an artifact with a w
     }
   }).pipe(Effect.provide(towline(folder)))
 })), 60_000)
+
+it.live("an index whose images have too many layers in all is refused", () => Effect.scoped(Effect.gen(function*() {
+  const registry = yield* TestRegistry.make()
+  const layers = Array.from({ length: 4000 }, () => ({ mediaType: "application/vnd.oci.image.layer.v1.tar+gzip", digest: shared.digest, size: shared.size }))
+  const crowd = (at: number) => image({
+    layers: [shared], platform: { os: "linux", architecture: "amd64", variant: `v${at}` },
+    manifestFields: { layers }, configFields: { rootfs: { type: "layers", diff_ids: layers.map(() => shared.diffId) } }
+  })
+  const folder = yield* temporary
+  registry.put("app", "4", index([0, 1, 2, 3].map(crowd)))
+  registry.put("app", "5", index([0, 1, 2, 3, 4].map(crowd)))
+  yield* Effect.gen(function*() {
+    const failed = yield* Effect.flip(Pull.pull(`${registry.host}/app:5`, { platform }))
+    assert.include(failed.message, "its images have more than 16384 layers in all")
+    assert.strictEqual((yield* Pull.plan(`${registry.host}/app:4`, { platform })).kind, "index")
+  }).pipe(Effect.provide(towline(folder)))
+})), 60_000)

@@ -3,6 +3,7 @@ import { Effect, Layer, Result } from "effect"
 import { readdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Descriptor } from "../src/image/Descriptor.ts"
+import * as OciForm from "../src/image/v1/OciForm.ts"
 import * as StrongId from "../src/image/v1/StrongId.ts"
 import * as Load from "../src/Load.ts"
 import * as Policy from "../src/Policy.ts"
@@ -140,6 +141,17 @@ suite(Layer.empty, { excludeTestServices: true })("Pull of schema1", (it) => {
     yield* empty(folder)
     registry.put("app", "1", image.schema1({ ...options, signers: [ec], twice: [0, 2] }))
     assert.strictEqual((yield* pulled(registry)).id, strongIds[2])
+  })))
+
+  it.effect("of more images than are taken is refused before anything is asked of its layers", () => setting(Effect.fnUntraced(function*(registry, folder) {
+    const of = (count: number) => LegacyImage.legacy({ steps: Array.from({ length: count }, () => ({})) }).schema1({ ...options, signers: [ec] })
+    registry.put("app", "1", of(OciForm.maxDepth + 1))
+    assert.deepStrictEqual(yield* failure(registry), ["Schema1Refused", "depth", "it has 257 images, at most 256 are taken"])
+    assert.isBelow(registry.requests.length, 5)
+    const blobSum = signed.manifest.descriptor.digest
+    registry.put("app", "1", withFields({ fsLayers: Array.from({ length: 4097 }, () => ({ blobSum })), history: Array.from({ length: 4097 }, () => ({ v1Compatibility: "{}" })) }))
+    assert.deepStrictEqual((yield* failure(registry)).slice(0, 2), ["Schema1Refused", "too-many-layers"])
+    yield* empty(folder)
   })))
 
   it.effect("ends in bounded time with hostile documents, none of which leaves anything", () => setting(Effect.fnUntraced(function*(registry, folder) {

@@ -115,7 +115,11 @@ export const documents: ReadonlyArray<readonly [name: string, make: (shelf: Shel
   ["4096 entries", put(wide(4095)), "ok"],
   ["an index of nothing", put(index([])), ["NoPlatform"]],
   ["an index of null", put(index([], { fields: { manifests: null } })), ["NoPlatform"]],
+  ["4097 layers", put(withFields({ layers: Array.from({ length: 4097 }, () => first(good)) })), refused],
   // Configs.
+  ["4097 diff IDs", put(withConfig({ rootfs: { type: "layers", diff_ids: Array.from({ length: 4097 }, () => zero) } })), refused],
+  ["a history of 4097 steps", put(withConfig({ history: Array.from({ length: 4097 }, () => ({ created_by: "a", empty_layer: true })) })), refused],
+  ["a history of 4096 steps", put(withConfig({ history: Array.from({ length: 4096 }, () => ({ created_by: "a", empty_layer: true })) })), "ok"],
   ["a diff ID too few", put(withConfig({ rootfs: { type: "layers", diff_ids: [] } })), refused],
   ["a diff ID too many", put(withConfig({ rootfs: { type: "layers", diff_ids: [zero, zero] } })), refused],
   ["a wrong diff ID", put(withConfig({ rootfs: { type: "layers", diff_ids: [zero] } })), ["LayerRefused"]],

@@ -1,5 +1,6 @@
 import { Schema } from "effect"
 import { createHash } from "node:crypto"
+import { maxLayers } from "../image/Manifest.ts"
 import type { ArchiveFile } from "./ArchiveFile.ts"
 import * as Document from "./Document.ts"
 import { nameOf, type Tree } from "./Tree.ts"
@@ -47,6 +48,7 @@ export const read = (tree: Tree): ReadonlyArray<DockerImage> | undefined => {
   }
   return items.map(({ Config, Layers, RepoTags }) => {
     const part = found(Config, "config")
+    if ((Layers?.length ?? 0) > maxLayers) throw file.refuse(`the image of the config "${Config}" has ${Layers?.length} layers, and at most ${maxLayers} are taken`)
     const { config, id } = configOf(part)
     const claimed = /(?:^|\/)([a-f0-9]{64})(?:\.json)?$/.exec(Config)?.[1]
     if (claimed !== undefined && claimed !== id) throw part.refuse(`its bytes have the digest sha256:${id}, and not the one it is named by`)

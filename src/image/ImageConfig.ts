@@ -1,7 +1,7 @@
 import { Result, Schema } from "effect"
 import { Digest } from "./Digest.ts"
 import * as Json from "./Json.ts"
-import { checkImage, decodeObject, decodeWith, type ImageManifest, ManifestRefused, platformOf, present } from "./Manifest.ts"
+import { checkImage, decodeObject, decodeWith, type ImageManifest, ManifestRefused, platformOf, present, refuseCrowd } from "./Manifest.ts"
 import { Platform } from "./Platform.ts"
 
 const Texts = Schema.Array(Schema.String)
@@ -91,6 +91,9 @@ export const decode = (raw: Uint8Array): Result.Result<ImageConfig, ManifestRefu
     if (odd !== undefined) {
       return yield* Result.fail(new ManifestRefused({ subject, field: odd, rule: "a known field but for upper and lower case: readers differ in what it means" }))
     }
+    const rootfs = body["rootfs"]
+    yield* refuseCrowd(Json.isObject(rootfs) ? rootfs["diff_ids"] : undefined, "rootfs.diff_ids", subject)
+    yield* refuseCrowd(body["history"], "history", subject)
     const wire = yield* decodeWith(WireConfig, body, subject)
     const { config, history } = wire
     return new ImageConfig({

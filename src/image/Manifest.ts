@@ -48,6 +48,14 @@ export class IndexManifest extends Schema.TaggedClass<IndexManifest>("image/Inde
   manifests: Schema.Array(ManifestDescriptor)
 }) {}
 
+/** So many layers (4,096) an image may have, and steps its history: each costs some kilobytes on its way. Docker takes 127. */
+export const maxLayers = 4096
+
+/** Refuses a list of layers, or of what there is one of for each, that is too long; what is no list is refused where it is decoded. */
+export const refuseCrowd = (list: Json.Value | undefined, field: string, subject: string): Result.Result<void, ManifestRefused> =>
+  Array.isArray(list) && list.length > maxLayers
+    ? Result.fail(new ManifestRefused({ subject, field, rule: `it has ${list.length} entries, and at most ${maxLayers} are taken` })) : Result.void
+
 /** What a manifest request can lead to. */
 export type Document = ImageManifest | IndexManifest
 
@@ -204,6 +212,7 @@ export const decode = (raw: Uint8Array, context: Context = {}): Result.Result<Do
     const isIndex = MediaType.isIndex(mediaType)
     const alien = [...schema1Fields, "blobs", ...(isIndex ? ["config", "layers"] : ["manifests"])].find((field) => field in body)
     if (alien !== undefined) return yield* refuse(alien, `a field of another kind of document in one of type ${mediaType}`)
+    if (!isIndex) yield* refuseCrowd(body["layers"], "layers", subject)
     return isIndex ? indexOf(mediaType, yield* decodeWith(WireIndex, body, subject)) : imageOf(mediaType, yield* decodeWith(WireImage, body, subject))
   })
 

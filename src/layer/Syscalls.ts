@@ -1,3 +1,4 @@
+import { cleanPages } from "./CleanPages.ts"
 import { copyFileSync, constants, fstatSync, futimesSync, lstatSync, lutimesSync, mkdirSync, readFileSync } from "node:fs"
 import { createRequire } from "node:module"
 import { constants as system } from "node:os"
@@ -243,8 +244,11 @@ const [mmapThreshold, trimThreshold, least] = [-3, -1, 128 * 1024] as const
 /** glibc's malloc_trim; other C libraries have none. */
 const trimmer = (library: ReturnType<Koffi["load"]>) => {
   const madvise = library.func("madvise", "int", ["uint64_t", "size_t", "int"])
+  // Looked for once: nothing is written there later either, and it is a megabyte of text.
+  let clean: ReturnType<typeof cleanPages> | undefined
   const leave = () => {
-    for (const [from, to] of cleanPages()) madvise(BigInt(`0x${from}`), Number.parseInt(to, 16) - Number.parseInt(from, 16), dontNeed)
+    clean ??= cleanPages(readFileSync("/proc/self/smaps", "latin1"), process.execPath)
+    for (const [from, to] of clean) madvise(BigInt(`0x${from}`), Number.parseInt(to, 16) - Number.parseInt(from, 16), dontNeed)
   }
   try {
     const trim = library.func("malloc_trim", "int", ["size_t"])
@@ -262,17 +266,6 @@ const trimmer = (library: ReturnType<Koffi["load"]>) => {
 
 /** `MADV_DONTNEED` of madvise(2). */
 const dontNeed = 4
-
-/** Where Node's own file is mapped that this process can, and did, write nothing: the pages are those of the file. */
-const cleanPages = function*(): Generator<readonly [from: string, to: string]> {
-  let found: readonly [string, string] | undefined
-  for (const line of readFileSync("/proc/self/smaps", "latin1").split("\n")) {
-    const mapping = /^([0-9a-f]+)-([0-9a-f]+) r-[x-]p \S+ \S+ \d+ +(.+)$/.exec(line)
-    if (mapping !== null) found = mapping[3] === process.execPath && mapping[1] !== undefined && mapping[2] !== undefined ? [mapping[1], mapping[2]] : undefined
-    else if (/^[0-9a-f]+-/.test(line)) found = undefined
-    else if (found !== undefined && /^Private_Dirty: +0 kB/.test(line)) yield found
-  }
-}
 
 /** libc's mknod; before glibc 2.33 it was only there as `__xmknod`, which takes a version (0 on 64-bit Linux) and a pointer. */
 const nodeMaker = (library: ReturnType<Koffi["load"]>) => {

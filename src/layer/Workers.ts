@@ -34,6 +34,8 @@ export class SystemFault extends Schema.TaggedError<SystemFault>()("SystemFault"
 /** A worker was stopped before its job was done; it says so only to those who stopped it by its control. */
 export class JobStopped extends Schema.TaggedError<JobStopped>()("JobStopped", {}) {}
 
+/** How many threads are started before there is work for them. */
+const warmed = 2
 /** How long a worker that was asked to stop may take before it is terminated: 500 ms. */
 const patience = "500 millis"
 
@@ -114,7 +116,7 @@ export class Workers extends Context.Service<Workers, {
    * inflates and hashes, the other makes the files.
    */
   readonly expect: Effect.Effect<void, never, Scope.Scope>
-  /** Starts the threads, so that the first job need not wait for one. */
+  /** Starts two threads, so that the first jobs need not wait for one; each of the others costs 12 MiB and is started when it is needed. */
   readonly warm: Effect.Effect<void>
   /**
    * Runs one job when a thread is free; `subject` names it in errors. Interrupting it asks the thread to stop through
@@ -187,7 +189,7 @@ export class Workers extends Context.Service<Workers, {
       expect: Effect.acquireRelease(Effect.sync(() => { expected++ }), () => Effect.sync(() => { expected-- })),
       warm: Effect.gen(function*() {
         const idle = yield* Queue.clear(free)
-        for (const thread of idle) yield* Queue.offer(free, yield* live(thread))
+        for (const [at, thread] of idle.entries()) yield* Queue.offer(free, at < warmed ? yield* live(thread) : thread)
       }).pipe(Effect.uninterruptible),
       run: <K extends Job["kind"]>(job: Extract<Job, { readonly kind: K }>, subject: string, control: Control) =>
         Effect.uninterruptibleMask((restore) =>

@@ -6,7 +6,9 @@ import { Budget, Control, Gate, Stopped } from "./Control.ts"
 import { Refused } from "./Fault.ts"
 import { MetaDamaged } from "./apply/Meta.ts"
 import { defaultLimits, noLimits } from "./Limits.ts"
+import type { Sink } from "./inflate/Decoder.ts"
 import { inflater } from "./inflate/Inflate.ts"
+import { windowed } from "./inflate/Windowed.ts"
 import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob, PumpJob, RemoveJob, Reply, Request, Unpacked, UnpackJob, VerifyJob, ViewJob } from "./Job.ts"
 import { flatten } from "./merge/Flatten.ts"
 import { merge } from "./merge/Merge.ts"
@@ -39,16 +41,10 @@ const syscalls = (native: boolean): Syscalls.Syscalls => {
   return calls
 }
 
-/** Waits for the memory of a window; what earlier work has left makes room for a large one, once: a layer may have many frames. */
-const reserving = (native: boolean, stop: () => void) => {
-  let most = 32 * 2 ** 20
-  return (bytes: number): void => {
-    budget.hold(bytes, stop)
-    if (bytes <= most) return
-    most = bytes
-    syscalls(native).trim()
-  }
-}
+/** An inflater that waits for the memory of its windows. */
+const inflating = (sink: Sink, native: boolean, stop: () => void, window?: number) => inflater(...windowed(sink, {
+  native, hold: (bytes) => budget.hold(bytes, stop), trim: () => syscalls(native).trim(), ...window !== undefined && { maxWindow: window }
+}))
 
 const stopOf = (control: Control) => () => {
   if (control.stopped) throw new Stopped()
@@ -65,13 +61,13 @@ const inflated = async (job: UnpackJob | PumpJob, control: Control, take: (bytes
   const hash = createHash(algorithm)
   const { freely, ratio, window } = job.limits ?? defaultLimits
   let [taken, given] = [0, 0]
-  const inflate = inflater((bytes) => {
+  const inflate = inflating((bytes) => {
     stop()
     given += bytes.byteLength
     if (given > freely && given > taken * ratio) throw new Refused(`the layer inflates to more than ${ratio} times its size: ${taken} bytes became ${given}`, undefined, "ratio")
     hash.update(bytes)
     take(bytes)
-  }, { native: job.native, maxWindow: window, reserve: reserving(job.native, stop) })
+  }, job.native, stop, window)
   try {
     for (let at = 0; at < job.size;) {
       const available = control.waitBeyond(at)
@@ -178,10 +174,10 @@ const view = async (job: ViewJob, control: Control): Promise<Answers["view"]> =>
     const { fd, size } = layer
     made.begin()
     const tar = new TarReader(made, noLimits)
-    const inflate = inflater((bytes) => {
+    const inflate = inflating((bytes) => {
       stop()
       tar.write(bytes)
-    }, { native: job.native, reserve: reserving(job.native, stop) })
+    }, job.native, stop)
     try {
       for (let at = 0; at < size;) {
         const read = Piece.read(fd, size - at, at)
@@ -225,7 +221,7 @@ const inflateArchive = async (job: InflateJob, control: Control): Promise<Answer
   const tar = new TarReader({ entry: () => {}, data: () => {}, end: () => {} })
   const algorithm = job.diffId?.startsWith("sha512:") ? "sha512" : "sha256"
   const hash = createHash(algorithm)
-  const inflate = inflater((bytes) => {
+  const inflate = inflating((bytes) => {
     stop()
     if (tar.ended) tail += bytes.byteLength
     if (tail > tailCap && job.diffId === undefined) throw new Refused(`more than ${tailCap} bytes follow the end of the archive`)
@@ -234,7 +230,7 @@ const inflateArchive = async (job: InflateJob, control: Control): Promise<Answer
     if (job.diffId !== undefined) hash.update(bytes)
     if (job.into !== undefined) Piece.write(job.into, bytes, size)
     size += bytes.byteLength
-  }, { native: job.native, reserve: reserving(job.native, stop) })
+  }, job.native, stop)
   try {
     for (let at = 0; at < job.size;) {
       stop()

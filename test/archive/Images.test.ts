@@ -94,7 +94,7 @@ describe("Images of manifest.json", () => {
     for (const [manifest, rule] of [
       ["nonsense", /expected a value/], [{}, /array/i], [[{}], /Config/], [[{ Config: 7 }], /Config/], [[{ Config: config, Layers: [7] }], /Layers/],
       [[{ Config: "../../etc/passwd" }], /leads? outside|outside/], [[{ Config: config, Layers: ["../x"] }], /outside/],
-      [[{ Config: config, RepoTags: ["../x:1"] }], /not an image reference/], [[{ Config: config, RepoTags: [`x@sha256:${a}`] }], /no name and tag/],
+      [[{ Config: config, RepoTags: ["../x:1"] }], /not an image reference/], [[{ Config: config, Layers: Array.from({ length: 4097 }, () => "layer.tar") }], /has 4097 layers, and at most 4096 are taken/], [[{ Config: config, RepoTags: [`x@sha256:${a}`] }], /no name and tag/],
       ["[{\"Config\":\"a\",\"Config\":\"b\"}]", /second time/], ["[{\"__proto__\":{}}]", /__proto__/], [`${"[".repeat(200)}`, /nested deeper/]
     ] as const) {
       assert.match((yield* refused(withManifest(manifest)))?.[1] ?? "", rule, JSON.stringify(manifest))

@@ -62,6 +62,12 @@ describe("Manifest.decode", () => {
     assert.deepStrictEqual(outcome(decode(index({ manifests: null }))), MediaType.ociIndex)
   })
 
+  it("takes only so many layers", () => {
+    const of = (count: number) => decode(image({ layers: Array.from({ length: count }, () => descriptor(layer)) }))
+    assert.deepStrictEqual([outcome(of(Manifest.maxLayers)), outcome(of(Manifest.maxLayers + 1))], [MediaType.ociManifest, "refused: layers"])
+    assert.include(rule(of(5000)), "it has 5000 entries, and at most 4096 are taken")
+  })
+
   it("has header, descriptor and document agree", () => {
     const { mediaType: _, ...untyped } = image()
     const { mediaType: __, ...untypedIndex } = index()

@@ -176,6 +176,8 @@ describe("Sums", () => {
     try {
       const [should, is] = pair(folder, generated, { syscalls: Syscalls.load({ native: false }) })
       assert.deepStrictEqual(compared(should, is), [])
+      // What is remembered of names is the same in files.
+      for (const layer of [should, is]) assert.deepStrictEqual([...Sums.of(layer, { ...options, memory: 0 })], [...Sums.of(layer, options)])
     } catch (error) {
       if (!(error instanceof Error) || error.name !== "Refused") throw error
     }

@@ -90,6 +90,12 @@ export const idAnnotation = "towline.image.old-id"
 export const maxDepth = 256
 
 /**
+ * Bytes that the documents of a chain may have in all: 32 MiB. Each image's config tells the history of all below it: 4 MiB of texts could
+ * become 500. Docker's deepest chains, with commands of a kilobyte, take 10.
+ */
+export const maxBytes = 32 * 1024 * 1024
+
+/**
  * The OCI form of every image of a chain, bottom first: each with the images below it. A pure function of the images: the
  * same bytes on every host, in every time zone and language. Layers keep the blobs they came in.
  */
@@ -100,6 +106,7 @@ export const chain = (steps: ReadonlyArray<Step>, hash: LegacyDigest.Hash): Resu
     const layers: Array<NonNullable<Step["layer"]>> = []
     const history: Array<string> = []
     const forms: Array<OciForm> = []
+    let written = 0
     for (const { id, json, layer } of steps) {
       const text = json.toWellFormed()
       const image = yield* V1Image.decode(text)
@@ -113,6 +120,8 @@ export const chain = (steps: ReadonlyArray<Step>, hash: LegacyDigest.Hash): Resu
         schemaVersion: 2, mediaType: MediaType.ociManifest, config: pointer(config.descriptor), layers: layers.map(({ blob }) => pointer(blob)),
         annotations: { [idAnnotation]: id }
       }), hash)
+      written += config.raw.byteLength + manifest.raw.byteLength
+      if (written > maxBytes) return yield* refuse(`the configs of its ${steps.length} images would have more than ${maxBytes} bytes in all, each with the history of those below it`)
       forms.push({ config, manifest, layers: [...layers] })
     }
     return forms

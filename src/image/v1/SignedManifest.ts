@@ -1,4 +1,5 @@
 import { Result, Schema } from "effect"
+import { maxLayers } from "../Manifest.ts"
 import * as Envelope from "./Envelope.ts"
 import * as GoJson from "./go/GoJson.ts"
 import * as GoText from "./go/GoText.ts"
@@ -10,7 +11,7 @@ import * as LegacyManifest from "./LegacyManifest.ts"
  * with it for `document` (no manifest). `crash`: Docker 1.9.1 would have ended here.
  */
 export class ManifestNotVerified extends Schema.TaggedError<ManifestNotVerified>()("ManifestNotVerified", {
-  rule: Schema.Literals(["document", "digest", "crash", "schema-version", "unequal-lengths", "no-layers", "outer-differs"]),
+  rule: Schema.Literals(["document", "digest", "crash", "schema-version", "unequal-lengths", "no-layers", "too-many-layers", "outer-differs"]),
   reason: Schema.String
 }) {
   override get message() {
@@ -55,11 +56,12 @@ export const content = (manifest: SignedManifest): Result.Result<Uint8Array, Man
 export const digest = (manifest: SignedManifest, hash: LegacyDigest.Hash): Result.Result<string, ManifestNotVerified> =>
   Result.map(content(manifest), (bytes) => `sha256:${hash("sha256", bytes)}`)
 
-/** The checks on a manifest's shape, in Docker's order; `tag` is only for its messages. */
+/** The checks on a manifest's shape, in Docker's order, and ours on its length; `tag` is only for its messages. */
 export const checkShape = (manifest: LegacyManifest.LegacyManifest, tag: string): Result.Result<LegacyManifest.LegacyManifest, ManifestNotVerified> => {
   const name = GoText.quote(tag)
   if (manifest.schemaVersion !== 1n) return refuse("schema-version", `unsupported schema version ${manifest.schemaVersion} for tag ${name}`)
   if (manifest.fsLayers.length !== manifest.history.length) return refuse("unequal-lengths", `length of history not equal to number of layers for tag ${name}`)
+  if (manifest.fsLayers.length > maxLayers) return refuse("too-many-layers", `${manifest.fsLayers.length} FSLayers in manifest for tag ${name}, and at most ${maxLayers} are taken`)
   return manifest.fsLayers.length === 0 ? refuse("no-layers", `no FSLayers in manifest for tag ${name}`) : Result.succeed(manifest)
 }
 

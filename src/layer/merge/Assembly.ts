@@ -3,11 +3,12 @@ import { Attributes, type Metadata, unknownMode } from "../apply/Attributes.ts"
 import { metadataOf, xattrsOf } from "./Copy.ts"
 import { Refused } from "../Fault.ts"
 import { NameTree } from "./NameTree.ts"
+import * as Packed from "./Packed.ts"
 import { mapped, type OwnerMap } from "./Owners.ts"
 import type { Unset, UnsetCounts } from "../apply/Meta.ts"
 import { chmodItself, entersAll } from "../tree/Mode.ts"
-import { list } from "../table/Listing.ts"
-import { Room } from "../table/Table.ts"
+import { list, type ListedName } from "../table/Listing.ts"
+import { Room, Table } from "../table/Table.ts"
 import * as Name from "../tree/Name.ts"
 import { handleFlags } from "../tree/Handles.ts"
 import { removeTree } from "../tree/Remove.ts"
@@ -23,6 +24,8 @@ export interface AssemblyOptions {
   readonly owners?: OwnerMap | undefined
   /** To be looked at only: what is not on disk already is not set, but stays in `folders` and `records`. */
   readonly recorded?: boolean | undefined
+  /** Bytes that what is remembered of names may take in memory: 16 MiB. */
+  readonly memory?: number | undefined
 }
 
 const deviceKinds = { char: constants.S_IFCHR, block: constants.S_IFBLK, fifo: constants.S_IFIFO }
@@ -51,15 +54,15 @@ export class Assembly {
   }
   private readonly options: AssemblyOptions
   /** What folders get in the end, without the extended attributes that they have already. */
-  readonly folders = new NameTree<Metadata>()
+  readonly folders: NameTree<Metadata, Packed.PackedMetadata>
   /** Devices that could not be made, and with `recorded` all that is not on disk. */
-  readonly records = new NameTree<Unset>()
+  readonly records: NameTree<Unset>
   /** What a folder is that no layer describes: root's, as far as this process can make it so, or need not. */
   readonly implied: Metadata
   private readonly privileged = process.geteuid?.() === 0
   private readonly unset = { owners: 0, devices: 0, xattrs: 0, times: 0 }
   private names = 0
-  /** What lists of names may take in memory; what is more goes into the hold folder. */
+  /** What is remembered of names, and lists of them, may take so much memory; what is more goes into the hold folder. */
   readonly room: Room
   /** A handle on the hold folder. */
   private held = -1
@@ -75,11 +78,13 @@ export class Assembly {
       this.implied = { mode: 0o755, uid: own, gid: group, mtimeSeconds: 0, mtimeNanos: 0, xattrs: [] }
       mkdirSync(options.hold, { mode: 0o700, recursive: true })
       this.held = openSync(options.hold, handleFlags)
-      this.room = new Room(`/proc/self/fd/${this.held}/.`, 16 * 2 ** 20)
+      this.room = new Room(`/proc/self/fd/${this.held}/.`, options.memory ?? 16 * 2 ** 20)
     } catch (error) {
       this.root.close()
       throw error
     }
+    this.folders = new NameTree(this.room, Packed.packing)
+    this.records = new NameTree(this.room, { pack: (unset) => unset, unpack: (unset) => unset, weight: ({ xattrs }) => 100 + Packed.attributesSize(xattrs) })
     this.folders.set("", this.implied)
   }
 
@@ -157,7 +162,7 @@ export class Assembly {
     const stats = place && lstatSync(place.path, { bigint: true, throwIfNoEntry: false })
     if (place === undefined || stats?.isDirectory() === true) {
       const folder = this.entered(place?.name ?? "")
-      return this.folders.set(folder.name, completed(this.keep(folder), unset))
+      return this.folders.set(folder.name, Packed.completed(this.keep(folder), unset))
     }
     if (stats === undefined) return
     if (this.options.recorded === true) return this.records.set(place.name, unset)
@@ -170,7 +175,7 @@ export class Assembly {
     const has = { ...metadataOf({ path: place.path, stats }, this.options.syscalls), xattrs: [] }
     // A new owner costs a file its set-ID bits.
     const mode = stats.isSymbolicLink() ? undefined : unset.uid === undefined && unset.gid === undefined ? has.mode : unknownMode
-    this.count(new Attributes(this.options.syscalls, { uid: has.uid, gid: has.gid, cut: 0 }).set(place.path, undefined, completed(has, unset), mode))
+    this.count(new Attributes(this.options.syscalls, { uid: has.uid, gid: has.gid, cut: 0 }).set(place.path, undefined, Packed.completed(has, unset), mode))
   }
 
   /** Adds to the count of what was not set. */
@@ -209,6 +214,8 @@ export class Assembly {
 
   /** Closes every handle. */
   close(): void {
+    this.folders.close()
+    this.records.close()
     if (this.held >= 0) closeSync(this.held)
     this.held = -1
     this.root.close()
@@ -229,24 +236,39 @@ export class Assembly {
 
   /** Gives everything the owner that the map says, except folders that get theirs in the end. A new owner costs a file set-ID bits and capabilities. */
   private remap(owners: OwnerMap): void {
-    const linked = new Set<bigint>()
-    const names = [""]
-    for (let name = names.pop(); name !== undefined; name = names.pop()) {
-      for (const { isFolder, segment } of list(`${this.entered(name).prefix}.`, this.room)) {
+    /** Those of several names that are done, by inode. */
+    const linked = new Table<1>(this.room)
+    const levels = [this.level("")]
+    try {
+      for (let level = levels.at(-1); level !== undefined; level = levels.at(-1)) {
+        const next = level.names.next()
+        if (next.done === true) {
+          levels.pop()
+          continue
+        }
         this.options.stop()
-        const place = this.root.place(this.entered(name), segment)
+        const { isFolder, segment } = next.value
+        const place = this.root.place(this.entered(level.name), segment)
         this.at = place.name
-        if (isFolder) names.push(place.name)
         if (!isFolder || this.folders.get(place.name) === undefined) this.own(place, owners, linked)
+        if (isFolder) levels.push(this.level(place.name))
       }
+    } finally {
+      for (const { names } of levels) names.return()
+      linked.close()
     }
   }
 
-  private own({ name, path }: Place, owners: OwnerMap, linked: Set<bigint>): void {
+  private level(name: Name.Name): { readonly name: Name.Name; readonly names: Generator<ListedName, void> } {
+    return { name, names: list(`${this.entered(name).prefix}.`, this.room) }
+  }
+
+  private own({ name, path }: Place, owners: OwnerMap, linked: Table<1>): void {
     const stats = lstatSync(path, { bigint: true })
     if (stats.nlink > 1n && !stats.isDirectory()) {
-      if (linked.has(stats.ino)) return
-      linked.add(stats.ino)
+      const inode = String(stats.ino)
+      if (linked.has(inode)) return
+      linked.set(inode, 1)
     }
     const { uid, gid } = mapped(owners, { uid: Number(stats.uid), gid: Number(stats.gid) }, Name.bytes(name))
     if (uid === Number(stats.uid) && gid === Number(stats.gid)) return
@@ -281,7 +303,7 @@ export class Assembly {
       this.records.set(place.name, unset)
       return this.count(unset)
     }
-    this.count(new Attributes(this.options.syscalls, unknownOwner).set(path, undefined, completed(this.implied, unset), unknownMode))
+    this.count(new Attributes(this.options.syscalls, unknownOwner).set(path, undefined, Packed.completed(this.implied, unset), unknownMode))
   }
 
   private settle(name: Name.Name, says: Metadata): void {
@@ -295,11 +317,4 @@ export class Assembly {
       closeSync(fd)
     }
   }
-}
-
-/** What something has, with what a record says it should have in its place. */
-export const completed = (has: Metadata, { uid = has.uid, gid = has.gid, mode = has.mode, mtime, xattrs = [] }: Unset): Metadata => {
-  const [mtimeSeconds, mtimeNanos] = mtime ?? [has.mtimeSeconds, has.mtimeNanos]
-  const more = xattrs.map(([name, value]) => [Buffer.from(name, "latin1"), Buffer.from(value, "base64")] as const)
-  return { uid, gid, mode, mtimeSeconds, mtimeNanos, xattrs: [...has.xattrs, ...more] }
 }

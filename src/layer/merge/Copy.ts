@@ -4,6 +4,7 @@ import { Attributes, type Metadata, unknownMode } from "../apply/Attributes.ts"
 import { Refused } from "../Fault.ts"
 import type { Unset } from "../apply/Meta.ts"
 import { readInto } from "../Piece.ts"
+import { type Room, Table } from "../table/Table.ts"
 import { chmodItself } from "../tree/Mode.ts"
 import { codeOf, systemError, type Syscalls, type SystemPath } from "../Syscalls.ts"
 
@@ -16,6 +17,8 @@ export interface CopierOptions {
   readonly link: LinkMode
   readonly hold: string
   readonly stop: () => void
+  /** For what is remembered of files with several names. */
+  readonly room: Room
 }
 
 /** Something to copy: where it is, and its `lstat`. */
@@ -68,9 +71,11 @@ export class Copier {
   private readonly stop: () => void
   private readonly privileged = process.geteuid?.() === 0
   private link: LinkMode
-  private readonly groups = new Map<bigint, string>()
+  /** The held copy of files that have several names, by inode. */
+  private readonly groups: Table<string>
 
-  constructor({ syscalls, link, hold, stop }: CopierOptions) {
+  constructor({ syscalls, link, hold, room, stop }: CopierOptions) {
+    this.groups = new Table(room)
     this.syscalls = syscalls
     this.link = link
     this.hold = hold
@@ -84,7 +89,8 @@ export class Copier {
   copy(from: Source, to: SystemPath): Unset | undefined {
     const { stats } = from
     if (stats.nlink < 2n) return this.make(from, to)
-    const first = this.groups.get(stats.ino)
+    const inode = String(stats.ino)
+    const first = this.groups.get(inode)
     if (first !== undefined) {
       linkSync(first, to)
       return undefined
@@ -93,9 +99,12 @@ export class Copier {
     if (unset?.device !== undefined) return unset
     const held = `${this.hold}${this.groups.size}`
     linkSync(to, held)
-    this.groups.set(stats.ino, held)
+    this.groups.set(inode, held, held.length)
     return unset
   }
+
+  /** Forgets everything; may be called again. */
+  close(): void { this.groups.close() }
 
   private make(from: Source, to: SystemPath): Unset | undefined {
     const { path, stats } = from

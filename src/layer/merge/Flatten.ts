@@ -6,13 +6,15 @@ import type { EntryType } from "../tar/Entry.ts"
 import { type Outgoing, TarOutput } from "../tar/TarOutput.ts"
 import { readInto } from "../Piece.ts"
 import { list } from "../table/Listing.ts"
+import { Sorted } from "../table/Sorted.ts"
 import { Table } from "../table/Table.ts"
 import * as Name from "../tree/Name.ts"
 import type { Place } from "../tree/Root.ts"
 import type { Syscalls } from "../Syscalls.ts"
-import { type Assembly, completed } from "./Assembly.ts"
+import type { Assembly } from "./Assembly.ts"
 import { deviceOf, metadataOf, xattrsOf } from "./Copy.ts"
 import { mapped, type OwnerMap } from "./Owners.ts"
+import { completed } from "./Packed.ts"
 
 /** How to write an assembled root file system: whose files they are to be, and what is asked for each entry and every 256 KiB. */
 export interface FlattenOptions {
@@ -99,13 +101,19 @@ class Flat {
 
   /** A folder's names, of which some are only recorded. */
   private *segments(name: Name.Name): Generator<string, void> {
-    const missing = [...this.from.records.in(name)].flatMap(([segment, { device }]) => device === undefined ? [] : [segment]).sort()
-    let at = 0
-    for (const { segment } of list(`${this.from.entered(name).prefix}.`, this.from.room)) {
-      for (let next = missing[at]; next !== undefined && next <= segment; next = missing[++at]) if (next !== segment) yield next
-      yield segment
+    const missing = new Sorted(this.from.room)
+    try {
+      for (const [segment, { device }] of this.from.records.in(name)) if (device !== undefined) missing.add(segment)
+      const others = missing.all()
+      let next = others.next().value
+      for (const { segment } of list(`${this.from.entered(name).prefix}.`, this.from.room)) {
+        for (; next !== undefined && next <= segment; next = others.next().value) if (next !== segment) yield next
+        yield segment
+      }
+      for (; next !== undefined; next = others.next().value) yield next
+    } finally {
+      missing.close()
     }
-    yield* missing.slice(at)
   }
 
   private folder(name: Name.Name, prefix: string): void {

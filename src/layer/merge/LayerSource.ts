@@ -1,10 +1,10 @@
-import { Buffer } from "node:buffer"
 import { lstatSync } from "node:fs"
 import { tmpdir } from "node:os"
 import type { Metadata } from "../apply/Attributes.ts"
 import { metadataOf } from "./Copy.ts"
 import { Refused } from "../Fault.ts"
 import * as Meta from "../apply/Meta.ts"
+import { Sorted } from "../table/Sorted.ts"
 import { Room, Table } from "../table/Table.ts"
 import * as Name from "../tree/Name.ts"
 import { type Folder, type Place, Root } from "../tree/Root.ts"
@@ -26,24 +26,25 @@ export interface Hidden {
 export class LayerSource {
   readonly root: Root
   readonly move: boolean
-  readonly links: Array<LinkRecord> = []
   private readonly meta: string
-  private readonly implied = new Table<1>(new Room(tmpdir(), 8 * 2 ** 20))
-  /** What is hidden: how deep the marker file was (two bytes), a letter, and the name, in one text each, for there may be millions. */
-  private readonly marks: Array<string> = []
+  private readonly implied: Table<1>
+  /** What is hidden: how deep the marker file was (two bytes), its number in the journal (four), a letter, and the name. */
+  private readonly marks: Sorted
 
-  /** `move`: it may be taken apart. */
-  constructor(folder: string, options: { readonly move: boolean }) {
+  /** `move`: it may be taken apart. `room`: for what the journal says; by default its own, which may be beside a store that is only read. */
+  constructor(folder: string, options: { readonly move: boolean; readonly room?: Room }) {
+    const { move, room = new Room(tmpdir(), 8 * 2 ** 20) } = options
     this.meta = `${folder}/meta`
-    this.move = options.move
+    this.move = move
+    this.implied = new Table(room)
+    this.marks = new Sorted(room)
     this.root = new Root(`${folder}/fs`, { capacity: 64 })
     try {
+      let number = 0
       for (const record of Meta.read(this.meta)) {
-        if (record.t === "whiteout" || record.t === "opaque") this.marks.push(markOf(record.path, record.t === "opaque"))
+        if (record.t === "whiteout" || record.t === "opaque") this.marks.add(markOf(record.path, record.t === "opaque", number++))
         else if (record.t === "implied") this.implied.set(record.path, 1)
-        else if (record.t === "link") this.links.push(record)
       }
-      this.marks.sort((a, b) => a.charCodeAt(0) - b.charCodeAt(0) || a.charCodeAt(1) - b.charCodeAt(1))
     } catch (error) {
       this.close()
       throw error
@@ -52,7 +53,17 @@ export class LayerSource {
 
   /** What of the layers below is hidden, from the root down: what a folder takes along, nothing in it leads to any more. */
   *hidden(): Generator<Hidden> {
-    for (const mark of this.marks) yield { path: mark.slice(3), opaque: mark[2] === "o" }
+    for (const mark of this.marks.all()) yield { path: mark.slice(7), opaque: mark[6] === "o" }
+  }
+
+  /** Its hard links whose target is in a layer below, read anew: there may be millions. */
+  *linked(): Generator<LinkRecord> {
+    for (const record of Meta.read(this.meta)) if (record.t === "link") yield record
+  }
+
+  /** All of `linked`. */
+  get links(): ReadonlyArray<LinkRecord> {
+    return [...this.linked()]
   }
 
   /** The records of what could not be set, read anew. */
@@ -101,11 +112,11 @@ export class LayerSource {
   close(): void {
     this.root.close()
     this.implied.close()
+    this.marks.close()
   }
 }
 
-/** One flat text of one byte a character: what it was made of is not kept. */
-const markOf = (path: Name.Name, opaque: boolean): string => {
+const markOf = (path: Name.Name, opaque: boolean, number: number): string => {
   const depth = (path === "" ? 0 : path.split("/").length) + (opaque ? 1 : 0)
-  return Buffer.from(`${String.fromCharCode(depth >> 8, depth & 0xff)}${opaque ? "o" : "w"}${path}`, "latin1").toString("latin1")
+  return `${String.fromCharCode(depth >> 8, depth & 0xff, number >>> 24, (number >> 16) & 0xff, (number >> 8) & 0xff, number & 0xff)}${opaque ? "o" : "w"}${path}`
 }

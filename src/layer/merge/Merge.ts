@@ -8,6 +8,7 @@ import { printable, Refused } from "../Fault.ts"
 import { LayerSource, type LinkRecord } from "./LayerSource.ts"
 import type { Unset, UnsetCounts } from "../apply/Meta.ts"
 import { list, type ListedName } from "../table/Listing.ts"
+import { Sequence } from "../table/Sequence.ts"
 import * as Name from "../tree/Name.ts"
 import type { Folder } from "../tree/Root.ts"
 import { codeOf, systemError, type Syscalls, type SystemPath } from "../Syscalls.ts"
@@ -32,6 +33,8 @@ export interface MergeOptions {
   readonly syscalls: Syscalls
   /** Called for each entry and every 256 KiB copied; what it throws ends the merge where it is. */
   readonly stop?: (() => void) | undefined
+  /** Bytes that what is remembered of names may take in memory: 16 MiB. */
+  readonly memory?: number | undefined
 }
 
 /** How many names of the root file system could not be given all that their layers say. */
@@ -46,18 +49,23 @@ export interface MergeSummary {
  * a layer's fault, `MetaDamaged`, and Node's errors; the caller then removes what is there.
  */
 export const merge = (root: string, layers: ReadonlyArray<MergeLayer>, options: MergeOptions): MergeSummary => {
-  const { hold, syscalls, link, owners, inspect, stop = () => {} } = options
+  const { hold, syscalls, link, memory, owners, inspect, stop = () => {} } = options
   if (link === "hardlink" && owners !== undefined && inspect === undefined && layers.some(({ move }) => !move)) {
     throw new Refused("owners cannot be mapped on hard links, which would change the stored layers too: use --link copy or reflink")
   }
-  const assembly = new Assembly(root, { hold, syscalls, stop, owners, recorded: inspect !== undefined })
+  const assembly = new Assembly(root, { hold, syscalls, stop, owners, memory, recorded: inspect !== undefined })
   try {
     for (const { folder, move } of layers) {
       const near = lstatSync(`${folder}/fs`, { bigint: true }).dev === assembly.device
-      const layer = new LayerSource(folder, { move: move && near })
+      const layer = new LayerSource(folder, { move: move && near, room: assembly.room })
       try {
         if (!near && (link === "hardlink" || link === "reflink")) throw systemError(system.errno.EXDEV, "link", root)
-        new Changeset(assembly, layer, { link: near ? link : "copy", syscalls, stop }).apply()
+        const changeset = new Changeset(assembly, layer, { link: near ? link : "copy", syscalls, stop })
+        try {
+          changeset.apply()
+        } finally {
+          changeset.close()
+        }
       } finally {
         layer.close()
       }
@@ -98,6 +106,8 @@ class Changeset {
   private readonly copier: Copier
   /** Files are shared with a layer that stays. */
   private readonly shared: boolean
+  /** The targets of its links to layers below that were there before anything was taken away, or null. */
+  private readonly held: Sequence<Held | null>
 
   constructor(into: Assembly, layer: LayerSource, options: { readonly link: LinkMode | "hardlink"; readonly syscalls: Syscalls; readonly stop: () => void }) {
     this.into = into
@@ -105,20 +115,31 @@ class Changeset {
     this.syscalls = options.syscalls
     this.stop = options.stop
     this.shared = options.link === "hardlink" && !layer.move
-    this.copier = new Copier({ ...options, link: options.link === "hardlink" ? "auto" : options.link, hold: `${into.fresh()}-` })
+    this.copier = new Copier({ ...options, link: options.link === "hardlink" ? "auto" : options.link, hold: `${into.fresh()}-`, room: into.room })
+    this.held = new Sequence(into.room)
+  }
+
+  /** Forgets everything; may be called again. */
+  close(): void {
+    this.held.close()
+    this.copier.close()
   }
 
   /** What it takes away comes first: that concerns the layers below only, and hard links may want it. */
   apply(): void {
     const { into, layer } = this
-    const held = layer.links.map((link) => ({ link, target: this.hold(link, false) }))
+    for (const link of layer.linked()) {
+      const target = this.hold(link, false)
+      this.held.add(target ?? null, 2 * link.target.length + 200)
+    }
     for (const { path, opaque } of layer.hidden()) {
       if (opaque) this.empty(path)
       else this.hide(path)
     }
     this.walk()
-    for (const { link, target } of held) {
-      const from = target ?? this.hold(link, true)
+    const held = this.held[Symbol.iterator]()
+    for (const link of layer.linked()) {
+      const from = held.next().value ?? this.hold(link, true)
       if (from !== undefined) this.put(link.path, from)
     }
     for (const { path, ...unset } of layer.unset()) into.restore(path, unset, this.shared)

@@ -1,6 +1,6 @@
 import { printable } from "../Fault.ts"
 import * as Name from "../tree/Name.ts"
-import { behind, lost, type Sum } from "./Sums.ts"
+import { behind, inOrder, lost, type Sum } from "./Sums.ts"
 
 /** A name that is not as it should be: not there, not to be there, or what of it is different. */
 export interface Difference {
@@ -55,9 +55,6 @@ export const compare = (should: Iterator<Sum>, is: Iterator<Sum>, options: { rea
   }
   return { count, differences, unread }
 }
-
-/** Names in the order of a walk: a folder, then what is in it. */
-const inOrder = (name: string): string => name.replaceAll("/", "\u0000")
 
 const next = (iterator: Iterator<Sum>): Sum | undefined => {
   const { done, value } = iterator.next()

@@ -6,6 +6,7 @@ import { printable } from "../Fault.ts"
 import { LayerSource } from "../merge/LayerSource.ts"
 import * as Meta from "../apply/Meta.ts"
 import { list } from "../table/Listing.ts"
+import { Sorted } from "../table/Sorted.ts"
 import { Room, Table } from "../table/Table.ts"
 import * as Name from "../tree/Name.ts"
 import { hashOf } from "./Record.ts"
@@ -36,6 +37,8 @@ export interface SumsOptions {
   readonly stop: () => void
   readonly contents?: boolean
   readonly unreadable?: boolean
+  /** Bytes that what is remembered of names may take in memory: 8 MiB. */
+  readonly memory?: number
 }
 
 const piece = Buffer.allocUnsafeSlow(256 * 1024)
@@ -45,6 +48,8 @@ const read = constants.O_RDONLY | constants.O_NOFOLLOW
 export const behind = "\uffff"
 /** What a file holds that cannot be read. */
 export const lost = "cannot be read (EIO)"
+/** Names in the order of a walk: a folder, then what is in it. */
+export const inOrder = (name: Name.Name): string => name.replaceAll("/", "\u0000")
 /** Labels that the host gives by itself. */
 const hostLabel = /^security\.(?:selinux|ima|evm|SMACK64.*)$/
 
@@ -76,43 +81,56 @@ class Walk {
   private readonly folderPath: string
   private at: Name.Name = ""
   /** The store may be read-only: what is too much for memory goes into the folder for temporary files. */
-  private readonly room = new Room(tmpdir(), 8 * 2 ** 20)
-  private readonly unset = new Table<Meta.Unset>(this.room)
-  /** Names of devices that are only recorded, by folder. */
-  private readonly ghosts = new Map<Name.Name, Array<string>>()
+  private readonly room: Room
+  private readonly unset: Table<Meta.Unset>
+  /** Names of devices that are only recorded, in the order of the walk. */
+  private readonly ghosts: Sorted
+  private coming: Generator<string, void> | undefined
+  private next: string | undefined
   /** The first name of files that have several, by inode. */
-  private readonly groups = new Table<Name.Name>(this.room)
-  private readonly said: Array<string> = []
+  private readonly groups: Table<Name.Name>
+  private readonly said: Sorted
 
-  constructor(folder: string, { contents = true, stop, syscalls, unreadable = false }: SumsOptions) {
+  constructor(folder: string, { contents = true, memory = 8 * 2 ** 20, stop, syscalls, unreadable = false }: SumsOptions) {
+    this.room = new Room(tmpdir(), memory)
+    this.unset = new Table(this.room)
+    this.ghosts = new Sorted(this.room)
+    this.groups = new Table(this.room)
+    this.said = new Sorted(this.room)
     this.folderPath = folder
     this.unreadable = unreadable
     this.syscalls = syscalls
     this.stop = stop
     this.contents = contents
-    if (!isCanonical(`${folder}/meta`, stop)) this.said.push("damaged")
-    this.layer = new LayerSource(folder, { move: false })
-    for (const record of Meta.read(`${folder}/meta`)) {
+    if (!isCanonical(`${folder}/meta`, stop)) this.said.add("damaged")
+    this.layer = new LayerSource(folder, { move: false, room: this.room })
+    try {
+      this.read(`${folder}/meta`)
+    } catch (error) {
+      this.close()
+      throw error
+    }
+  }
+
+  private read(meta: string): void {
+    for (const record of Meta.read(meta)) {
       if (record.t !== "unset") {
-        this.said.push(`${record.t} ${record.path}${record.t === "link" ? `\u0000${record.target}` : ""}`)
+        this.said.add(`${record.t} ${record.path}${record.t === "link" ? `\u0000${record.target}` : ""}`)
         continue
       }
       const { path, t: _, ...unset } = record
-      if (Object.keys(unset).some((key) => !fields.has(key))) this.said.push(`unknown ${path}`)
-      if (this.unset.has(path)) this.said.push(`again ${path}`)
+      if (Object.keys(unset).some((key) => !fields.has(key))) this.said.add(`unknown ${path}`)
+      if (this.unset.has(path)) this.said.add(`again ${path}`)
       this.unset.set(path, unset, 100 + (unset.xattrs?.reduce((sum, [key, value]) => sum + key.length + value.length + 100, 0) ?? 0))
-      if (unset.device === undefined) continue
-      const names = this.ghosts.get(Name.parent(path))
-      if (names === undefined) this.ghosts.set(Name.parent(path), [Name.last(path)])
-      else names.push(Name.last(path))
+      if (unset.device !== undefined) this.ghosts.add(inOrder(path))
     }
   }
 
   *sums(): Generator<Sum> {
     try {
       yield* this.walk()
-      for (const path of this.unset.keys()) this.said.push(`unset ${path}`)
-      for (const text of this.said.sort()) yield journal(text)
+      for (const path of this.unset.keys()) this.said.add(`unset ${path}`)
+      for (const text of this.said.all()) yield journal(text)
     } catch (error) {
       throw relocate(error, `${this.folderPath}/fs/${printable(Name.bytes(this.at))}`)
     }
@@ -122,6 +140,8 @@ class Walk {
     this.layer.close()
     this.unset.close()
     this.groups.close()
+    this.ghosts.close()
+    this.said.close()
   }
 
   private *walk(): Generator<Sum> {
@@ -157,13 +177,30 @@ class Walk {
 
   /** Names in a folder, and those of devices that are only recorded. */
   private *list(name: Name.Name): Generator<string, void> {
-    const ghosts = [...new Set(this.ghosts.get(name))].sort()
-    let at = 0
     for (const { segment } of list(`${this.layer.folder(name).prefix}.`, this.room)) {
-      for (let next = ghosts[at]; next !== undefined && next <= segment; next = ghosts[++at]) if (next !== segment) yield next
+      yield* this.ghostsIn(name, segment)
       yield segment
     }
-    yield* ghosts.slice(at)
+    yield* this.ghostsIn(name)
+  }
+
+  /** The ghosts in a folder that come before one of its names, or after all: those in folders that are not there are passed over. */
+  private *ghostsIn(name: Name.Name, before?: string): Generator<string, void> {
+    const folder = name === "" ? "" : `${inOrder(name)}\u0000`
+    const limit = before === undefined ? undefined : `${folder}${before}`
+    let last: string | undefined
+    for (let next = this.ahead(); next !== undefined && (limit === undefined ? next < folder || next.startsWith(folder) : next <= limit); next = this.ahead()) {
+      this.next = undefined
+      const segment = next.slice(folder.length)
+      if (next !== limit && next !== last && next.startsWith(folder) && !segment.includes("\u0000")) yield segment
+      last = next
+    }
+  }
+
+  /** The next ghost, which stays the next until it is taken. */
+  private ahead(): string | undefined {
+    this.coming ??= this.ghosts.all()
+    return this.next ??= this.coming.next().value ?? undefined
   }
 
   private folder(name: Name.Name): Sum {

@@ -1,4 +1,5 @@
 import { Buffer } from "node:buffer"
+import { Scratch } from "./Scratch.ts"
 import { Spilled } from "./Spilled.ts"
 
 /** Beside its key and value, what an entry of a `Map` takes. */
@@ -8,10 +9,26 @@ const each = 150
 export class Room {
   left: number
   readonly folder: string
+  private shared: Scratch | undefined
+  private borrowers = 0
 
   constructor(folder: string, bytes: number) {
     this.folder = folder
     this.left = bytes
+  }
+
+  /** One file for those who are many at a time, as the lists of folders in folders are: each of its own would cost a descriptor and 128 KiB. */
+  borrow(): Scratch {
+    this.shared ??= new Scratch(this.folder)
+    this.borrowers++
+    return this.shared
+  }
+
+  /** With the last one the file goes. */
+  giveBack(): void {
+    if (--this.borrowers > 0) return
+    this.shared?.close()
+    this.shared = undefined
   }
 }
 

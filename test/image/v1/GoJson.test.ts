@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Result, Schema } from "effect"
+import { maxValues } from "../../../src/image/Json.ts"
 import * as GoJson from "../../../src/image/v1/go/GoJson.ts"
 import * as GoText from "../../../src/image/v1/go/GoText.ts"
 
@@ -68,6 +69,11 @@ describe("GoJson", () => {
     assert.strictEqual(value(source).compact(), String.raw`{"n":[1.10,1E400,12345678901234567890,-0],"e":"\/\u0041\u003C\ud800","b":1,"b":2}`)
     assert.deepStrictEqual(Array.from(value(source).members(), ([key, member]) => `${key}=${member.source}`).slice(2), ["b=1", "b=2"])
     assert.strictEqual(value(String.raw`"\udc00\ud800x\ud83d\ude00"`).string, "\ufffd\ufffdx\u{1f600}")
+  })
+
+  it("takes only so many values, whatever they are: our own limit", () => {
+    assert.strictEqual(reason(`[${"{},".repeat(maxValues - 2)}0]`), "accepted")
+    for (const value of ["{}", "[]", "0", "null", "\"\"", "{\"a\":1}"]) assert.include(reason(`[${`${value},`.repeat(maxValues - 1)}0]`), `more than ${maxValues} values`)
   })
 
   it("says what is wrong as Go does", () => {

@@ -89,6 +89,13 @@ describe("OciForm", () => {
     for (const json of ["", "[]", "{", `{"created":"yesterday"}`, `{"config":[]}`]) assert.isTrue(Result.isFailure(OciForm.chain([{ id: id(0), json, layer: undefined }], hash)), json)
   })
 
+  it("refuses a chain whose configs, each with the history of all below, would be more than is taken", () => {
+    const of = (count: number, size: number) => OciForm.chain(Array.from({ length: count }, (_, at) => ({ ...steps[4], id: id(at), json: JSON.stringify({ comment: "c".repeat(size) }), layer: undefined })), hash)
+    assert.isTrue(Result.isSuccess(of(127, 1500)))
+    const refused = of(256, 16_000)
+    assert.include(Result.isFailure(refused) ? refused.failure.message : "", "would have more than 33554432 bytes in all")
+  })
+
   it("is the same under another time zone, language, umask and user", () => {
     const module = new URL("../../../src/image/v1/OciForm.ts", import.meta.url).href
     const source = `import { createHash } from "node:crypto"

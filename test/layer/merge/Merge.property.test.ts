@@ -44,7 +44,7 @@ const itemsOf = (layers: Generated): ReadonlyArray<ReadonlyArray<Item>> => {
 }
 
 /** The merged tree, or why it was refused. */
-const outcome = (folder: string, layers: ReadonlyArray<ReadonlyArray<Item>>, move: boolean): ReadonlyArray<TreeRecord> | Refused => {
+const outcome = (folder: string, layers: ReadonlyArray<ReadonlyArray<Item>>, move: boolean, memory?: number): ReadonlyArray<TreeRecord> | Refused => {
   mkdirSync(folder)
   const root = join(folder, "root")
   mkdirSync(root, { mode: 0o700 })
@@ -55,7 +55,7 @@ const outcome = (folder: string, layers: ReadonlyArray<ReadonlyArray<Item>>, mov
       applied(layer, items)
       return { folder: layer, move }
     })
-    merge(root, folders, { link: "auto", hold: join(folder, "hold"), syscalls })
+    merge(root, folders, { link: "auto", hold: join(folder, "hold"), syscalls, memory })
     return walk(root)
   } catch (error) {
     if (error instanceof Refused) return error
@@ -84,6 +84,10 @@ describe("Merge", () => {
     inTemp((folder) => {
       const moved = outcome(join(folder, "move"), items, true)
       const copied = outcome(join(folder, "copy"), items, false)
+      // What is remembered of names is the same in files.
+      const spilled = outcome(join(folder, "spilled"), items, items.flat().length % 2 === 0, 0)
+      if (spilled instanceof Refused || moved instanceof Refused) assert.strictEqual(String(spilled), String(moved))
+      else assert.deepStrictEqual(diff(spilled, moved), [], JSON.stringify(items))
       if (moved instanceof Refused || copied instanceof Refused) {
         assert.strictEqual(String(moved), String(copied))
         assert.notStrictEqual(model.refused, false, `${String(moved)}: ${JSON.stringify(items)}`)

@@ -26,6 +26,7 @@ const built = (folder: string, move: boolean, layers: ReadonlyArray<ReadonlyArra
 /** Moved and copied: equal trees, no handle left open, the hold folder gone, layers that stay unchanged. */
 const merged = (folder: string, layers: ReadonlyArray<ReadonlyArray<Item>>): ReadonlyArray<TreeRecord> => {
   const before = descriptors()
+  built(join(folder, "spilled"), true, layers, { memory: 0 })
   built(join(folder, "move"), true, layers)
   built(join(folder, "copy"), false, layers)
   assert.strictEqual(descriptors(), before)

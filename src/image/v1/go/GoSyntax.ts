@@ -1,7 +1,8 @@
 import { Result, Schema } from "effect"
+import { maxValues } from "../../Json.ts"
 import * as GoText from "./GoText.ts"
 
-/** The text is no JSON to Go's encoding/json. `at` is the index (UTF-16) of the first wrong character; `reason` is in Go's words. */
+/** The text is no JSON to Go's encoding/json. `at` is the index (UTF-16) of the first wrong character; `reason` is in Go's words, but for our own limit. */
 export class InvalidGoJson extends Schema.TaggedError<InvalidGoJson>()("InvalidGoJson", { at: Schema.Natural, reason: Schema.String }) {
   override get message() {
     return `not JSON at character ${this.at + 1}: ${this.reason}; the document must come from its author again`
@@ -41,6 +42,7 @@ const wrong = (text: string, at: number, context: string): Stop => {
 /** Checks a whole text, once, with a stack of its own: no nesting is too deep for it. */
 class Checker {
   private at = 0
+  private values = 0
   private readonly text: string
 
   constructor(text: string) {
@@ -69,6 +71,7 @@ class Checker {
   /** Reads a whole value that holds none, or enters one: then true, and a value comes next. */
   private value(open: Array<number>): boolean {
     this.space()
+    if (++this.values > maxValues) throw new Stop(this.at, `more than ${maxValues} values in one document`)
     const code = this.code()
     if (code === openObject || code === openArray) {
       if (open.length >= maxDepth) throw new Stop(this.at, "exceeded max depth")
@@ -174,7 +177,7 @@ class Checker {
 
 /**
  * Checks that `text` is one JSON document to Go's encoding/json (RFC 8259, at most `maxDepth` levels, repeated keys allowed,
- * no byte order mark), in linear time, and gives where its value starts and ends.
+ * no byte order mark) of at most `maxValues` values, which is our own limit, in linear time, and gives where its value starts and ends.
  */
 export const check = (text: string): Result.Result<readonly [start: number, end: number], InvalidGoJson> =>
   Result.try({
