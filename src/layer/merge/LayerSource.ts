@@ -1,10 +1,10 @@
-import { Buffer } from "node:buffer"
 import { lstatSync } from "node:fs"
 import { tmpdir } from "node:os"
 import type { Metadata } from "../apply/Attributes.ts"
 import { metadataOf } from "./Copy.ts"
 import { Refused } from "../Fault.ts"
 import * as Meta from "../apply/Meta.ts"
+import { type Form, Sorted } from "../table/Sorted.ts"
 import { Room, Table } from "../table/Table.ts"
 import * as Name from "../tree/Name.ts"
 import { type Folder, type Place, Root } from "../tree/Root.ts"
@@ -22,15 +22,23 @@ export interface Hidden {
   readonly opaque: boolean
 }
 
+/** Something hidden, and its place among the others: how deep the marker file was, then the journal's order. */
+const markForm: Form<Hidden & { readonly place: string }> = {
+  key: ({ place }) => place,
+  text: ({ opaque, path, place }) => `${place}${opaque ? "o" : "w"}${path}`,
+  of: (text) => ({ place: text.slice(0, 17), opaque: text[17] === "o", path: text.slice(18) })
+}
+
 /** An unpacked layer to take from: its files and the records beside them (`Meta.ts`). Nothing of it is changed here. */
 export class LayerSource {
   readonly root: Root
   readonly move: boolean
-  readonly links: Array<LinkRecord> = []
   private readonly meta: string
-  private readonly implied = new Table<1>(new Room(tmpdir(), 8 * 2 ** 20))
-  /** What is hidden: how deep the marker file was (two bytes), a letter, and the name, in one text each, for there may be millions. */
-  private readonly marks: Array<string> = []
+  private readonly room = new Room(tmpdir(), 8 * 2 ** 20)
+  private readonly implied = new Table<1>(this.room)
+  private readonly linked = new Table<readonly [path: Name.Name, target: Name.Name]>(this.room)
+  private readonly marks = new Sorted(this.room, markForm)
+  private marked = 0
 
   /** `move`: it may be taken apart. */
   constructor(folder: string, options: { readonly move: boolean }) {
@@ -39,11 +47,10 @@ export class LayerSource {
     this.root = new Root(`${folder}/fs`, { capacity: 64 })
     try {
       for (const record of Meta.read(this.meta)) {
-        if (record.t === "whiteout" || record.t === "opaque") this.marks.push(markOf(record.path, record.t === "opaque"))
+        if (record.t === "whiteout" || record.t === "opaque") this.mark(record.path, record.t === "opaque")
         else if (record.t === "implied") this.implied.set(record.path, 1)
-        else if (record.t === "link") this.links.push(record)
+        else if (record.t === "link") this.linked.set(String(this.linked.size), [record.path, record.target], 100 + record.path.length + record.target.length)
       }
-      this.marks.sort((a, b) => a.charCodeAt(0) - b.charCodeAt(0) || a.charCodeAt(1) - b.charCodeAt(1))
     } catch (error) {
       this.close()
       throw error
@@ -51,8 +58,11 @@ export class LayerSource {
   }
 
   /** What of the layers below is hidden, from the root down: what a folder takes along, nothing in it leads to any more. */
-  *hidden(): Generator<Hidden> {
-    for (const mark of this.marks) yield { path: mark.slice(3), opaque: mark[2] === "o" }
+  hidden(): Generator<Hidden, void> { return this.marks.all() }
+
+  /** The hard links to what is in a layer below. */
+  *links(): Generator<LinkRecord> {
+    for (const [, [path, target]] of this.linked.entries()) yield { path, target }
   }
 
   /** The records of what could not be set, read anew. */
@@ -101,11 +111,12 @@ export class LayerSource {
   close(): void {
     this.root.close()
     this.implied.close()
+    this.linked.close()
+    this.marks.close()
   }
-}
 
-/** One flat text of one byte a character: what it was made of is not kept. */
-const markOf = (path: Name.Name, opaque: boolean): string => {
-  const depth = (path === "" ? 0 : path.split("/").length) + (opaque ? 1 : 0)
-  return Buffer.from(`${String.fromCharCode(depth >> 8, depth & 0xff)}${opaque ? "o" : "w"}${path}`, "latin1").toString("latin1")
+  private mark(path: Name.Name, opaque: boolean): void {
+    const depth = (path === "" ? 0 : path.split("/").length) + (opaque ? 1 : 0)
+    this.marks.add({ path, opaque, place: `${String(depth).padStart(5)}${String(this.marked++).padStart(12)}` }, path.length + 100)
+  }
 }

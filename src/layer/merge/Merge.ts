@@ -111,7 +111,7 @@ class Changeset {
   /** What it takes away comes first: that concerns the layers below only, and hard links may want it. */
   apply(): void {
     const { into, layer } = this
-    const held = layer.links.map((link) => ({ link, target: this.hold(link, false) }))
+    const held = [...layer.links()].map((link) => ({ link, target: this.hold(link, false) }))
     for (const { path, opaque } of layer.hidden()) {
       if (opaque) this.empty(path)
       else this.hide(path)

@@ -6,6 +6,7 @@ import { printable } from "../Fault.ts"
 import { LayerSource } from "../merge/LayerSource.ts"
 import * as Meta from "../apply/Meta.ts"
 import { list } from "../table/Listing.ts"
+import { plain, Sorted } from "../table/Sorted.ts"
 import { Room, Table } from "../table/Table.ts"
 import * as Name from "../tree/Name.ts"
 import { hashOf } from "./Record.ts"
@@ -82,7 +83,7 @@ class Walk {
   private readonly ghosts = new Map<Name.Name, Array<string>>()
   /** The first name of files that have several, by inode. */
   private readonly groups = new Table<Name.Name>(this.room)
-  private readonly said: Array<string> = []
+  private readonly said = new Sorted(this.room, plain)
 
   constructor(folder: string, { contents = true, stop, syscalls, unreadable = false }: SumsOptions) {
     this.folderPath = folder
@@ -90,16 +91,16 @@ class Walk {
     this.syscalls = syscalls
     this.stop = stop
     this.contents = contents
-    if (!isCanonical(`${folder}/meta`, stop)) this.said.push("damaged")
+    if (!isCanonical(`${folder}/meta`, stop)) this.say("damaged")
     this.layer = new LayerSource(folder, { move: false })
     for (const record of Meta.read(`${folder}/meta`)) {
       if (record.t !== "unset") {
-        this.said.push(`${record.t} ${record.path}${record.t === "link" ? `\u0000${record.target}` : ""}`)
+        this.say(`${record.t} ${record.path}${record.t === "link" ? `\u0000${record.target}` : ""}`)
         continue
       }
       const { path, t: _, ...unset } = record
-      if (Object.keys(unset).some((key) => !fields.has(key))) this.said.push(`unknown ${path}`)
-      if (this.unset.has(path)) this.said.push(`again ${path}`)
+      if (Object.keys(unset).some((key) => !fields.has(key))) this.say(`unknown ${path}`)
+      if (this.unset.has(path)) this.say(`again ${path}`)
       this.unset.set(path, unset, 100 + (unset.xattrs?.reduce((sum, [key, value]) => sum + key.length + value.length + 100, 0) ?? 0))
       if (unset.device === undefined) continue
       const names = this.ghosts.get(Name.parent(path))
@@ -111,8 +112,8 @@ class Walk {
   *sums(): Generator<Sum> {
     try {
       yield* this.walk()
-      for (const path of this.unset.keys()) this.said.push(`unset ${path}`)
-      for (const text of this.said.sort()) yield journal(text)
+      for (const path of this.unset.keys()) this.say(`unset ${path}`)
+      for (const text of this.said.all()) yield journal(text)
     } catch (error) {
       throw relocate(error, `${this.folderPath}/fs/${printable(Name.bytes(this.at))}`)
     }
@@ -122,7 +123,10 @@ class Walk {
     this.layer.close()
     this.unset.close()
     this.groups.close()
+    this.said.close()
   }
+
+  private say(text: string): void { this.said.add(text, text.length) }
 
   private *walk(): Generator<Sum> {
     yield this.folder("")
