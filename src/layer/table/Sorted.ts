@@ -5,6 +5,7 @@ import type { Room } from "./Table.ts"
 /** Beside its text, what a value takes in memory. */
 const each = 100
 const pieceSize = 16 * 1024
+const least = 256
 /** What the pieces of all runs that are merged take together. */
 const pieces = 4 * 2 ** 20
 
@@ -16,46 +17,53 @@ export const append = (file: Scratch, text: string): void => {
   file.append(bytes)
 }
 
-/** Texts that were added to a file one after the other, read piece by piece from a place on. */
+const nothing: Buffer = Buffer.alloc(0)
+
+/** Texts that were added to a file one after the other, read from a place on in pieces that grow to `most` bytes. */
 export class Run {
   /** Undefined after the last. */
   current: string | undefined
   private readonly file: Scratch
-  private readonly piece: number
+  private readonly most: number
   private readonly end: number
   private at: number
-  private rest = ""
+  private piece = least
+  private bytes = nothing
   private from = 0
+  private to = 0
 
-  constructor(file: Scratch, at: number, piece: number, end = file.size) {
+  constructor(file: Scratch, at: number, most: number, end = file.size) {
     this.file = file
     this.at = at
-    this.piece = piece
+    this.most = most
     this.end = end
     this.next()
   }
 
   next(): void {
-    if (!this.has(4)) {
+    const size = this.has(4) ? 4 + this.bytes.readUInt32LE(this.from) : 0
+    if (size === 0 || !this.has(size)) {
       this.current = undefined
       return
     }
-    const { from, rest } = this
-    const length = rest.charCodeAt(from) + rest.charCodeAt(from + 1) * 2 ** 8 + rest.charCodeAt(from + 2) * 2 ** 16 + rest.charCodeAt(from + 3) * 2 ** 24
-    this.has(4 + length)
-    this.current = this.rest.slice(this.from + 4, this.from + 4 + length)
-    this.from += 4 + length
+    this.current = this.bytes.toString("latin1", this.from + 4, this.from + size)
+    this.from += size
   }
 
-  /** Whether there are so many bytes more, which are in `rest` then. */
-  private has(length: number): boolean {
-    while (this.rest.length - this.from < length && this.at < this.end) {
-      const bytes = this.file.read(this.at, Math.min(Math.max(this.piece, length), this.end - this.at))
-      this.at += bytes.byteLength
-      this.rest = this.rest.slice(this.from) + bytes.toString("latin1")
+  /** Whether there are so many bytes more; they are in `bytes` then. */
+  private has(size: number): boolean {
+    while (this.to - this.from < size && this.at < this.end) {
+      const { bytes, from, to } = this
+      this.piece = Math.min(this.piece * 2, this.most)
+      const read = this.file.read(this.at, Math.min(Math.max(this.piece, size), this.end - this.at))
+      this.to = to - from + read.byteLength
+      if (this.to > bytes.byteLength) this.bytes = Buffer.allocUnsafe(this.to)
+      bytes.copy(this.bytes, 0, from, to)
+      read.copy(this.bytes, to - from)
+      this.at += read.byteLength
       this.from = 0
     }
-    return this.rest.length - this.from >= length
+    return this.to - this.from >= size
   }
 }
 

@@ -1,6 +1,6 @@
 import { append, plain, Run, Sorted } from "../table/Sorted.ts"
 import { Scratch } from "../table/Scratch.ts"
-import type { Room, Table } from "../table/Table.ts"
+import { Room, type Table } from "../table/Table.ts"
 import type { Facts } from "./Facts.ts"
 
 /** A folder. What is in it is found by its number: one that comes in the place of another has nothing of that. */
@@ -37,6 +37,8 @@ export const isIn = (child: Child, floor: number): boolean => (isFolder(child) ?
 export const prefixOf = (id: number): string => String.fromCharCode(id >>> 24, (id >>> 16) & 0xff, (id >>> 8) & 0xff, id & 0xff)
 
 const prefixSize = 4
+/** How many bytes are sorted at once. */
+const stretch = 2 ** 20
 /** How much is read at once of folders that are not very deep, and of others: all on the way to a name are open. */
 const [piece, small, deep] = [16 * 1024, 512, 50]
 
@@ -89,7 +91,7 @@ export class Children {
   }
 
   private sorted(children: Table<Child>, room: Room, stop: () => void): Scratch {
-    const sorted = new Sorted(room, plain, 8 * 2 ** 20)
+    const sorted = new Sorted(new Room(room.folder, 0), plain, stretch)
     const file = new Scratch(room.folder)
     try {
       for (const [key, text] of children.texts()) {

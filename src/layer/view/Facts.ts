@@ -1,5 +1,5 @@
 import type { Entry } from "../tar/Entry.ts"
-import * as Name from "../tree/Name.ts"
+import type * as Name from "../tree/Name.ts"
 
 /** A name of a root file system, as its layers make it. */
 export interface ViewEntry {
@@ -30,8 +30,10 @@ export type Facts = readonly [
   layer: number, entry: number, source: Name.Name | null, xattrs: ViewEntry["xattrs"], sha256?: string
 ]
 
+const none: ViewEntry["xattrs"] = []
+
 /** Of a folder that no layer describes. */
-export const implied: Facts = ["dir", 0o755, 0, 0, 0, 0, 0, "", -1, 0, "", []]
+export const implied: Facts = ["dir", 0o755, 0, 0, 0, 0, 0, "", -1, 0, "", none]
 
 /** What an entry, the n-th of its layer, says. */
 export const factsOf = (entry: Entry, layer: number, count: number, source: Name.Name | null): Facts => {
@@ -39,7 +41,7 @@ export const factsOf = (entry: Entry, layer: number, count: number, source: Name
   return [
     type === "link" ? "file" : type, type === "symlink" ? 0o777 : mode, uid, gid, size, mtimeSeconds, mtimeNanos,
     type === "symlink" ? linkpath.toString("latin1") : type === "char" || type === "block" ? `${devmajor},${devminor}` : "", layer, count, source,
-    xattrs.length === 0 ? [] : xattrs.map(([name, value]) => [name.toString("latin1"), value.toString("base64")] as const).sort(([a], [b]) => a < b ? -1 : 1)
+    xattrs.length === 0 ? none : xattrs.map(([name, value]) => [name.toString("latin1"), value.toString("base64")] as const).sort(([a], [b]) => a < b ? -1 : 1)
   ]
 }
 

@@ -2,7 +2,7 @@ import { Buffer } from "node:buffer"
 import { readSync, writeSync } from "node:fs"
 import { relocate } from "../Syscalls.ts"
 import { type Room, Table } from "../table/Table.ts"
-import * as Name from "../tree/Name.ts"
+import type * as Name from "../tree/Name.ts"
 import { entryOf, type Facts, type ViewEntry } from "./Facts.ts"
 import type { Named } from "./Tree.ts"
 

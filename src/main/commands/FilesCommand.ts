@@ -14,8 +14,11 @@ interface Flags {
   readonly json: boolean
 }
 
+/** What is shown as it is. */
+const ordinary = /^[ -~]{0,300}$/
+
 /** Names as people read them; what is no UTF-8 as `\xNN`. */
-const shown = (name: string): string => printable(Buffer.from(name, "latin1"))
+const shown = (name: string): string => ordinary.test(name) ? name : printable(Buffer.from(name, "latin1"))
 
 const letters: Readonly<Record<ViewEntry["type"], string>> = { file: "-", dir: "d", symlink: "l", char: "c", block: "b", fifo: "p" }
 
