@@ -1,9 +1,12 @@
-import { Effect, Option, Schema, type Scope, Stream } from "effect"
+import { Effect, Exit, Option, Pull, Schema, type Scope, Stream } from "effect"
 import type { Digest } from "./image/Digest.ts"
 import { Control } from "./layer/Control.ts"
 import { Refused } from "./layer/Fault.ts"
-import { lookUp, type ViewEntry } from "./layer/view/View.ts"
-import { Extract } from "./layer/view/Extract.ts"
+import type { Job } from "./layer/Job.ts"
+import { open } from "./layer/table/Scratch.ts"
+import { Extract as Extraction } from "./layer/view/Extract.ts"
+import type { ViewEntry } from "./layer/view/Facts.ts"
+import { NameReader } from "./layer/view/NameList.ts"
 import { LayerRefused } from "./layer/Workers.ts"
 import { Native, perform } from "./Layers.ts"
 import { closeFile, openFile } from "./layer/Unpacked.ts"
@@ -30,6 +33,9 @@ type Layered = Pick<Image, "layers">
 /** A layer to read: its blob's file, or its folder. */
 type Opened = { readonly fd: number; readonly size: number } | { readonly folder: string }
 
+const performed = <K extends "list" | "find">(job: Extract<Job, { readonly kind: K }>) =>
+  perform<K>(job, "of the image", new Control()).pipe(Effect.catchTag("JobStopped", Effect.die))
+
 /** Opens every layer, pinned for as long as the scope lasts: its blob, or where that was given up, its folder. */
 const opened = Effect.fnUntraced(function*({ layers }: Layered) {
   const blobs = yield* BlobStore
@@ -43,22 +49,45 @@ const opened = Effect.fnUntraced(function*({ layers }: Layered) {
   }))
 })
 
-/**
- * The names of an image's root file system, a folder before what is in it, without unpacking anything: the layers' tars are read, and
- * the folders of those that are here unpacked alone.
- * With `hash` each file has the SHA-256 of its content.
- */
-export const list = Effect.fn("ImageFiles.list")(function*(image: Layered, options: { readonly hash?: boolean } = {}) {
-  const files = yield* opened(image)
-  const job = { kind: "view", layers: files, hash: options.hash === true, native: yield* Native } as const
-  const { entries } = yield* perform<"view">(job, "of the image", new Control()).pipe(Effect.catchTag("JobStopped", Effect.die))
-  return entries
-}, Effect.scoped)
-
 /** Raw bytes as names have them, one character per byte. */
 const nameOf = (path: string): string => Buffer.from(path, "utf8").toString("latin1")
 
-const reading = (extract: Extract, layer: Digest) => Effect.tryPromise({
+/** The names of a root file system, and of each what it is: a folder before what is in it, names in the order of their bytes. */
+export interface FileList {
+  /** How many there are. */
+  readonly names: number
+  /** The most characters of a size (of a device its numbers), and of `uid:gid`. */
+  readonly widths: { readonly size: number; readonly owner: number }
+  /** They themselves, as often as they are asked for while the list's scope is open. */
+  readonly entries: Stream.Stream<ViewEntry, Disk.StoreError>
+}
+
+/**
+ * Lists the names of an image's root file system without unpacking anything: the layers' tars are read, and the folders of those that
+ * are here unpacked alone. Of millions of names few are ever in memory: the list is in a file without a name, which goes with the scope;
+ * the image's layers need not stay for it.
+ * With `hash` each file has the SHA-256 of its content; with `path` there is only what has that name, and what is in it.
+ */
+export const list = Effect.fn("ImageFiles.list")(function*(image: Layered, options: { readonly hash?: boolean; readonly path?: string } = {}) {
+  const { scratch } = yield* LayerStore
+  const file = yield* Effect.exit(Effect.acquireRelease(Disk.call("make a file in", scratch, () => open(scratch)), (fd) => Effect.sync(() => closeFile(fd))))
+  const into = Exit.isSuccess(file) ? file.value : undefined
+  const written = yield* Effect.scoped(Effect.gen(function*() {
+    const layers = yield* opened(image)
+    const under = nameOf((options.path ?? "").replace(/^\/+|\/+$/g, ""))
+    return yield* performed<"list">({ kind: "list", layers, under, into, scratch, hash: options.hash === true, native: yield* Native })
+  }))
+  // Most lists need no file.
+  if (written === undefined) return yield* Effect.flatMap(file, () => Effect.die(new Error("a list without a file")))
+  const entries = Stream.suspend(() => {
+    const reader = new NameReader(into, written)
+    return Stream.unfold(undefined, () => Effect.map(Disk.call("read", scratch, () => reader.next()), (some) => some === undefined ? undefined : [some, undefined] as const))
+  }).pipe(Stream.flatMap(Stream.fromArray))
+  const list: FileList = { names: written.names, widths: written.widths, entries }
+  return list
+})
+
+const reading = (extract: Extraction, layer: Digest) => Effect.tryPromise({
   try: () => extract.next(),
   catch: (error) => refusal(error, layer)
 })
@@ -67,9 +96,10 @@ const refusal = (error: unknown, layer: Digest) => error instanceof Refused ? ne
 
 /** The bytes of one file of an image, symlinks on the way followed inside it; nothing is unpacked. */
 export const file = (image: Layered, path: string, label = "the image") => Stream.unwrap(Effect.gen(function*() {
-  const entries = yield* list(image)
-  const byName = new Map(entries.map((entry): [string, ViewEntry] => [entry.name, entry]))
-  const entry = lookUp(byName, nameOf(path))
+  const { scratch } = yield* LayerStore
+  const { entry } = yield* Effect.scoped(Effect.gen(function*() {
+    return yield* performed<"find">({ kind: "find", layers: yield* opened(image), path: nameOf(path), scratch, native: yield* Native })
+  }))
   if (entry === undefined) return yield* new FileNotFound({ image: label, path })
   if (entry.type !== "file") return yield* new FileNotFound({ image: label, path, found: entry.type === "dir" ? "folder" : entry.type })
   const layer = image.layers[entry.layer]
@@ -84,7 +114,7 @@ export const file = (image: Layered, path: string, label = "the image") => Strea
   const { fd, size } = opening
   const native = yield* Native
   const extract = yield* Effect.acquireRelease(
-    Effect.sync(() => new Extract(fd, size, entry.entry, entry.size, native)), (extract) => Effect.sync(() => extract.close()))
+    Effect.sync(() => new Extraction(fd, size, entry.entry, entry.size, native)), (extract) => Effect.sync(() => extract.close()))
   return Stream.unfold(undefined, () => Effect.map(reading(extract, layer.blob.digest), (chunks) =>
     chunks === undefined ? undefined : [chunks, undefined] as const)).pipe(Stream.flatMap((chunks) => Stream.fromIterable(chunks)))
 }))
@@ -112,22 +142,73 @@ const differences = (a: ViewEntry, b: ViewEntry): FileChange["what"] => {
   return what
 }
 
-/** What differs between two lists that were made with `hash`, by name. */
-export const compare = (before: ReadonlyArray<ViewEntry>, after: ReadonlyArray<ViewEntry>): ReadonlyArray<FileChange> => {
-  const old = new Map(before.map((entry) => [entry.name, entry]))
-  const changes: Array<FileChange> = []
-  for (const entry of after) {
-    const was = old.get(entry.name)
-    old.delete(entry.name)
-    if (was === undefined) changes.push({ name: entry.name, change: "added", what: [], before: 0, after: entry.size })
-    else {
-      const what = differences(was, entry)
-      if (what.length > 0) changes.push({ name: entry.name, change: "changed", what, before: was.size, after: entry.size })
-    }
+/** In the order of lists: a folder before what is in it. */
+const placeOf = ({ name }: ViewEntry): string => name.replaceAll("/", "\u0000")
+
+/** How many changes come at once. */
+const many = 1000
+
+/** Comes after all names. */
+const behind = "\uffff"
+
+/** The entries of a list one by one. */
+class Cursor {
+  entry: ViewEntry | undefined
+  place = ""
+  /** Before more are given, and after the last ones. */
+  isEmpty = true
+  private rest: Iterator<ViewEntry> = [].values()
+
+  give(entries: ReadonlyArray<ViewEntry>): void {
+    this.rest = entries.values()
+    this.isEmpty = false
+    this.next()
   }
-  for (const { name, size } of old.values()) changes.push({ name, change: "removed", what: [], before: size, after: 0 })
-  return changes.sort((a, b) => a.name.replaceAll("/", "\u0000") < b.name.replaceAll("/", "\u0000") ? -1 : 1)
+
+  next(): void {
+    const { done, value } = this.rest.next()
+    this.isEmpty = done === true
+    this.entry = done === true ? undefined : value
+    this.place = this.entry === undefined ? behind : placeOf(this.entry)
+  }
+
+  end(): void {
+    this.isEmpty = false
+    this.entry = undefined
+    this.place = behind
+  }
 }
+
+/** How two entries differ, of which one may be missing; undefined if they do not. */
+const changeOf = (was: ViewEntry | undefined, is: ViewEntry | undefined): FileChange | undefined => {
+  if (was === undefined || is === undefined) return is === undefined
+    ? { name: was?.name ?? "", change: "removed", what: [], before: was?.size ?? 0, after: 0 }
+    : { name: is.name, change: "added", what: [], before: 0, after: is.size }
+  const what = differences(was, is)
+  return what.length === 0 ? undefined : { name: is.name, change: "changed", what, before: was.size, after: is.size }
+}
+
+/** What differs between two lists that were made with `hash`, in their order. */
+export const compare = (before: FileList, after: FileList): Stream.Stream<FileChange, Disk.StoreError> => Stream.unwrap(Effect.gen(function*() {
+  const sides = [{ at: new Cursor(), pull: yield* Stream.toPull(before.entries) }, { at: new Cursor(), pull: yield* Stream.toPull(after.entries) }] as const
+  const [{ at: old }, { at: now }] = sides
+  const some = Effect.gen(function*() {
+    const changes: Array<FileChange> = []
+    while (changes.length < many) {
+      for (const { at, pull } of sides) if (at.isEmpty) yield* pull.pipe(Effect.map((entries) => at.give(entries)), Pull.catchDone(() => Effect.sync(() => at.end())))
+      if (old.entry === undefined && now.entry === undefined) break
+      while (!old.isEmpty && !now.isEmpty && (old.entry ?? now.entry) !== undefined && changes.length < many) {
+        const [first, second] = [old.place, now.place]
+        const change = changeOf(first <= second ? old.entry : undefined, second <= first ? now.entry : undefined)
+        if (first <= second) old.next()
+        if (second <= first) now.next()
+        if (change !== undefined) changes.push(change)
+      }
+    }
+    return changes.length === 0 ? undefined : [changes, undefined] as const
+  })
+  return Stream.unfold(undefined, () => some).pipe(Stream.flatMap(Stream.fromArray))
+}))
 
 /** The image that `text` stands for. */
 export const imageOf = (text: string) => Effect.flatMap(Graph, (graph) => Effect.tap(graph.show(text), (image) => withFiles(image, text)))

@@ -134,7 +134,7 @@ describe("DropBlobs", () => {
     yield* Effect.gen(function*() {
       const image = yield* ImageFiles.imageOf(reference)
       const look = Effect.gen(function*() {
-        const bare = (yield* ImageFiles.list(image, { hash: true })).map((entry) => ({ ...entry, entry: 0 }))
+        const bare = (yield* Effect.scoped(Effect.flatMap(ImageFiles.list(image, { hash: true }), ({ entries }) => Stream.runCollect(entries)))).map((entry) => ({ ...entry, entry: 0 }))
         const name = bare.findLast(({ size, type }) => type === "file" && size > 0)?.name ?? ""
         return [bare, name, Buffer.concat(yield* Stream.runCollect(ImageFiles.file(image, name)))] as const
       })
@@ -151,7 +151,7 @@ describe("DropBlobs", () => {
       assert.deepStrictEqual([(yield* bytes).equals(archive), fetched()], [true, 3])
       rmSync(layerFolder(store, demo.diffIds[1]), { recursive: true })
       rmSync(blobFile(store, demo.layers[1]?.digest ?? ""))
-      assert.strictEqual((yield* Effect.flip(ImageFiles.list(image)))._tag, "NotInStore")
+      assert.strictEqual((yield* Effect.flip(Effect.scoped(ImageFiles.list(image))))._tag, "NotInStore")
     }).pipe(Effect.provide(towline(folder)))
   }).pipe(Effect.scoped), 60_000)
 

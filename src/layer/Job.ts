@@ -2,7 +2,8 @@ import type { OwnerMap } from "./merge/Owners.ts"
 import type { LimitName, Limits } from "./Limits.ts"
 import type { ApplySummary } from "./apply/Apply.ts"
 import type { Comparison } from "./sums/Comparison.ts"
-import type { ViewEntry } from "./view/View.ts"
+import type { ViewEntry } from "./view/Facts.ts"
+import type { Written } from "./view/NameList.ts"
 
 /** Unpack a layer: follow the file `fd` up to `size` bytes as `control` allows, into `folder`/fs and `folder`/meta. */
 export interface UnpackJob {
@@ -90,17 +91,32 @@ export interface InflateJob {
   readonly native: boolean
 }
 
-/** Read the layers, tars in files or unpacked in folders, lowest first, into one root file system, and list its names. */
-export interface ViewJob {
-  readonly kind: "view"
+/** Read the layers, tars in files or unpacked in folders, lowest first, into one root file system. */
+interface Viewing {
   readonly layers: ReadonlyArray<{ readonly fd: number; readonly size: number } | { readonly folder: string }>
-  /** Hash what files hold. */
-  readonly hash: boolean
+  /** Where files are made, without names, for what is too much for memory. */
+  readonly scratch: string
   readonly native: boolean
 }
 
+/** List the names of layers' root file system, those `under` one of them. */
+export interface ListJob extends Viewing {
+  readonly kind: "list"
+  readonly under: string
+  /** Hash what files hold. */
+  readonly hash: boolean
+  /** An empty file for the list, if that is too much for memory. */
+  readonly into: number | undefined
+}
+
+/** Find what is at a path in layers' root file system. */
+export interface FindJob extends Viewing {
+  readonly kind: "find"
+  readonly path: string
+}
+
 /** What a worker can be asked. */
-export type Job = UnpackJob | PumpJob | MergeJob | RemoveJob | InflateJob | CompareJob | VerifyJob | HashJob | ViewJob
+export type Job = UnpackJob | PumpJob | MergeJob | RemoveJob | InflateJob | CompareJob | VerifyJob | HashJob | ListJob | FindJob
 
 /** What applying could not set on this host. */
 export type Unset = ApplySummary["unset"]
@@ -124,7 +140,9 @@ export interface Answers {
   /** Undefined where the file of sums is not what it was. */
   readonly verify: (Comparison & Pick<Unpacked, "entries" | "size">) | undefined
   readonly hash: { readonly hex: string }
-  readonly view: { readonly entries: ReadonlyArray<ViewEntry> }
+  /** Undefined where a file was needed and there is none. */
+  readonly list: Written | undefined
+  readonly find: { readonly entry: ViewEntry | undefined }
   readonly inflate: { readonly size: number }
 }
 

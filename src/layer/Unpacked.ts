@@ -2,8 +2,10 @@ import { Buffer } from "node:buffer"
 import { closeSync, constants, lstatSync, openSync } from "node:fs"
 import type { Entry } from "./tar/Entry.ts"
 import { Refused } from "./Fault.ts"
-import { LayerSource } from "./merge/LayerSource.ts"
+import { type Hidden, LayerSource } from "./merge/LayerSource.ts"
 import * as Sums from "./sums/Sums.ts"
+import { Sorted } from "./table/Sorted.ts"
+import type { Room } from "./table/Table.ts"
 import * as Name from "./tree/Name.ts"
 import type { View } from "./view/View.ts"
 
@@ -25,36 +27,87 @@ const entryOf = ({ data, mode, mtime, name, owner, type, xattrs }: Sums.Sum): En
   }
 }
 
-/** Reads an unpacked layer (a folder with `fs/` and `meta`) into a root file system, as its tar would be. Throws `Refused`, `MetaDamaged`, and Node's errors. */
-export const show = (view: View, folder: string, options: Sums.SumsOptions): void => {
-  const layer = new LayerSource(folder, { move: false })
-  const { links } = layer
-  const hidden = [...layer.hidden()]
-  layer.close()
-  view.begin()
-  const held = view.hold(links)
-  const within = new Map<Name.Name, Array<(typeof hidden)[number]>>()
-  for (const record of hidden) {
-    const place = record.opaque ? record.path : Name.parent(record.path)
-    within.set(place, [...within.get(place) ?? [], record])
-  }
-  const hideIn = (place: Name.Name) => {
-    for (const { opaque, path } of within.get(place) ?? []) view.hideAll(path, opaque)
-    within.delete(place)
-  }
-  // What hides in a folder does so once the folder is there, and before what this layer has in it.
-  hideIn("")
-  for (const sum of Sums.of(folder, options)) {
-    const entry = entryOf(sum)
-    if (entry !== undefined) {
-      view.entry(entry)
-      if (entry.type === "file") view.known(sum.data.split(" ")[1])
+/** A folder's name as it is in the order of a walk: before what is in it. */
+const placeOf = (name: Name.Name): string => `${name.replaceAll("/", "\u0000")}\u0000`
+
+/** Wide enough for every number of records. */
+const numbered = 12
+
+/** What a layer hides, in the order of a walk through it; what it hides in folders that it does not have comes last, as the layer has it. */
+class Hiding {
+  private readonly all: Sorted
+  private readonly others: Sorted
+  private readonly rest: Generator<string, void>
+  private next: { readonly place: string; readonly rest: string } | undefined
+
+  constructor(records: Iterable<Hidden>, room: Room) {
+    this.all = new Sorted(room)
+    this.others = new Sorted(room)
+    let count = 0
+    for (const { opaque, path } of records) {
+      const place = placeOf(opaque ? path : Name.parent(path))
+      this.all.add(`${place}\u0000${String(count++).padStart(numbered)}${opaque ? "o" : "w"}${path}`)
     }
-    if (sum.type === "dir") hideIn(sum.name)
+    this.rest = this.all.all()
+    this.advance()
   }
-  for (const place of within.keys()) hideIn(place)
-  view.put(held)
-  view.finish()
+
+  /** What is hidden in a folder that the walk has come to. */
+  *in(name: Name.Name): Generator<Hidden> {
+    for (const place = placeOf(name); this.next !== undefined && this.next.place <= place; this.advance()) {
+      if (this.next.place === place) yield hidden(this.next.rest)
+      else this.others.add(this.next.rest)
+    }
+  }
+
+  /** The walk has ended. */
+  *left(): Generator<Hidden> {
+    for (; this.next !== undefined; this.advance()) this.others.add(this.next.rest)
+    for (const rest of this.others.all()) yield hidden(rest)
+  }
+
+  close(): void {
+    this.all.close()
+    this.others.close()
+  }
+
+  private advance(): void {
+    const { done, value } = this.rest.next()
+    const end = value?.indexOf("\u0000\u0000") ?? 0
+    this.next = done === true ? undefined : { place: value.slice(0, end + 1), rest: value.slice(end + 2) }
+  }
+}
+
+const hidden = (rest: string): Hidden => ({ opaque: rest[numbered] === "o", path: rest.slice(numbered + 1) })
+
+/**
+ * Reads an unpacked layer (a folder with `fs/` and `meta`) into a root file system, as its tar would be. What is too much for the `room`
+ * goes into files. Throws `Refused`, `MetaDamaged`, and Node's errors.
+ */
+export const show = (view: View, folder: string, options: Sums.SumsOptions & { readonly room: Room }): void => {
+  const layer = new LayerSource(folder, { move: false })
+  let hiding: Hiding | undefined
+  try {
+    view.begin()
+    for (const { path, target } of layer.links()) view.hold(path, target)
+    hiding = new Hiding(layer.hidden(), options.room)
+    layer.close()
+    // What hides in a folder does so once the folder is there, and before what this layer has in it.
+    for (const { opaque, path } of hiding.in("")) view.hide(path, opaque)
+    for (const sum of Sums.of(folder, options)) {
+      const entry = entryOf(sum)
+      if (entry !== undefined) {
+        view.entry(entry)
+        if (entry.type === "file") view.known(sum.data.split(" ")[1])
+      }
+      if (sum.type === "dir") for (const { opaque, path } of hiding.in(sum.name)) view.hide(path, opaque)
+    }
+    for (const { opaque, path } of hiding.left()) view.hide(path, opaque)
+    view.finish()
+  } finally {
+    layer.close()
+    hiding?.close()
+  }
 }
 
 /** Opens a file of an unpacked layer by its name there, for reading; the caller closes it. */

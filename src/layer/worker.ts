@@ -9,7 +9,7 @@ import { defaultLimits, noLimits } from "./Limits.ts"
 import type { Sink } from "./inflate/Decoder.ts"
 import { inflater } from "./inflate/Inflate.ts"
 import { windowed } from "./inflate/Windowed.ts"
-import type { Answers, CompareJob, HashJob, InflateJob, Job, JobFault, MergeJob, PumpJob, RemoveJob, Reply, Request, Unpacked, UnpackJob, VerifyJob, ViewJob } from "./Job.ts"
+import type { Answers, CompareJob, FindJob, HashJob, InflateJob, Job, JobFault, ListJob, MergeJob, PumpJob, RemoveJob, Reply, Request, Unpacked, UnpackJob, VerifyJob } from "./Job.ts"
 import { flatten } from "./merge/Flatten.ts"
 import { merge } from "./merge/Merge.ts"
 import { removeTree } from "./tree/Remove.ts"
@@ -20,6 +20,8 @@ import * as Record from "./sums/Record.ts"
 import * as Sums from "./sums/Sums.ts"
 import * as Syscalls from "./Syscalls.ts"
 import { show } from "./Unpacked.ts"
+import { Room } from "./table/Table.ts"
+import { NameWriter, NoFile } from "./view/NameList.ts"
 import { View } from "./view/View.ts"
 import { TarReader } from "./tar/Tar.ts"
 
@@ -163,38 +165,63 @@ const verify = (job: VerifyJob, control: Control): Answers["verify"] => {
   return { entries, size, ...against(job.layer, sums, options) }
 }
 
-const view = async (job: ViewJob, control: Control): Promise<Answers["view"]> => {
+/** What the names of a root file system may take in memory. */
+const viewRoom = 16 * 2 ** 20
+
+/** Gives the layers' root file system to `use`; with `hash` the digests of files are known. */
+const view = async <A>(job: ListJob | FindJob, hash: boolean, control: Control, use: (view: View, room: Room) => A): Promise<A> => {
   const stop = stopOf(control)
-  const made = new View({ hash: job.hash })
-  for (const layer of job.layers) {
-    if ("folder" in layer) {
-      show(made, layer.folder, { syscalls: syscalls(job.native), stop, contents: job.hash })
-      continue
-    }
-    const { fd, size } = layer
-    made.begin()
-    const tar = new TarReader(made, noLimits)
-    const inflate = inflating((bytes) => {
-      stop()
-      tar.write(bytes)
-    }, job.native, stop)
-    try {
-      for (let at = 0; at < size;) {
-        const read = Piece.read(fd, size - at, at)
-        if (read === 0) throw new Refused(`a layer's file ended at ${at} of ${size} bytes`)
-        at += read
-        await inflate.write(Piece.bytes.subarray(0, read))
+  const room = new Room(job.scratch, viewRoom)
+  const made = new View(room, { hash })
+  try {
+    for (const layer of job.layers) {
+      if ("folder" in layer) {
+        show(made, layer.folder, { syscalls: syscalls(job.native), stop, contents: hash, room })
+        continue
       }
-      await inflate.end()
-    } finally {
-      inflate.close()
-      budget.hold(0)
+      const { fd, size } = layer
+      made.begin()
+      const tar = new TarReader(made, noLimits)
+      const inflate = inflating((bytes) => {
+        stop()
+        tar.write(bytes)
+      }, job.native, stop)
+      try {
+        for (let at = 0; at < size;) {
+          const read = Piece.read(fd, size - at, at)
+          if (read === 0) throw new Refused(`a layer's file ended at ${at} of ${size} bytes`)
+          at += read
+          await inflate.write(Piece.bytes.subarray(0, read))
+        }
+        await inflate.end()
+      } finally {
+        inflate.close()
+        budget.hold(0)
+      }
+      tar.end()
+      made.finish()
     }
-    tar.end()
-    made.finish()
+    return use(made, room)
+  } finally {
+    made.close()
   }
-  return { entries: [...made.entries()] }
 }
+
+const list = (job: ListJob, control: Control): Promise<Answers["list"]> => view(job, job.hash, control, (view, room) => {
+  const names = new NameWriter(job.into, room, job.under)
+  try {
+    for (const named of view.names(stopOf(control))) names.add(named)
+    return names.end()
+  } catch (error) {
+    if (error instanceof NoFile) return undefined
+    throw error
+  } finally {
+    names.close()
+  }
+})
+
+const find = (job: FindJob, control: Control): Promise<Answers["find"]> =>
+  view(job, false, control, (view) => ({ entry: view.lookUp(job.path) }))
 
 const hash = (job: HashJob, control: Control): Answers["hash"] => {
   const stop = stopOf(control)
@@ -259,7 +286,8 @@ const perform = (job: Job, control: Control): Answers[Job["kind"]] | Promise<Ans
     case "compare": return compare(job, control)
     case "verify": return verify(job, control)
     case "hash": return hash(job, control)
-    case "view": return view(job, control)
+    case "list": return list(job, control)
+    case "find": return find(job, control)
     case "inflate": return inflateArchive(job, control)
   }
 }
@@ -275,7 +303,7 @@ const placeOf = (job: Job): string => {
     case "remove": return job.path
     case "verify": return job.layer
     case "pump": case "hash": case "inflate": return Piece.pathOf(job.fd)
-    case "view": return job.layers.map((layer) => "folder" in layer ? layer.folder : Piece.pathOf(layer.fd)).join(", ")
+    case "list": case "find": return job.layers.map((layer) => "folder" in layer ? layer.folder : Piece.pathOf(layer.fd)).join(", ")
   }
 }
 

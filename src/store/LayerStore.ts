@@ -196,7 +196,7 @@ const make = Effect.gen(function*() {
     return rows.map(({ blob, media_type, size }) => new Descriptor({ mediaType: media_type, digest: blob, size }))
   })
   return {
-    find, diffIdOf, blobsOf, folder,
+    scratch: home.readOnly ? tmpdir() : `${root}/ingest`, find, diffIdOf, blobsOf, folder,
     staging: (where: StagingPlace) => makeStaging(home, where),
     commit: (staging: Staged, facts: LayerFacts) => commit(home, staging, facts),
     sync: (place?: string) => syncAll(place ?? `${root}/layers`)
@@ -211,6 +211,8 @@ export class LayerStore extends Context.Service<LayerStore, {
   readonly diffIdOf: (blob: Digest.Digest) => Effect.Effect<Option.Option<Digest.Digest>, StoreError>
   /** The blobs in the store that were found to hold the layer, smallest first. */
   readonly blobsOf: (diffId: Digest.Digest) => Effect.Effect<ReadonlyArray<Descriptor>, StoreError>
+  /** A folder for files without a name, which are gone when they are closed. */
+  readonly scratch: string
   /** Where the layer's folder is, or will be. */
   readonly folder: (diffId: Digest.Digest) => string
   /**

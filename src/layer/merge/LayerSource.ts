@@ -57,13 +57,8 @@ export class LayerSource {
   }
 
   /** Its hard links whose target is in a layer below, read anew: there may be millions. */
-  *linked(): Generator<LinkRecord> {
+  *links(): Generator<LinkRecord> {
     for (const record of Meta.read(this.meta)) if (record.t === "link") yield record
-  }
-
-  /** All of `linked`. */
-  get links(): ReadonlyArray<LinkRecord> {
-    return [...this.linked()]
   }
 
   /** The records of what could not be set, read anew. */

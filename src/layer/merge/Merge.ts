@@ -128,7 +128,7 @@ class Changeset {
   /** What it takes away comes first: that concerns the layers below only, and hard links may want it. */
   apply(): void {
     const { into, layer } = this
-    for (const link of layer.linked()) {
+    for (const link of layer.links()) {
       const target = this.hold(link, false)
       this.held.add(target ?? null, 2 * link.target.length + 200)
     }
@@ -138,7 +138,7 @@ class Changeset {
     }
     this.walk()
     const held = this.held[Symbol.iterator]()
-    for (const link of layer.linked()) {
+    for (const link of layer.links()) {
       const from = held.next().value ?? this.hold(link, true)
       if (from !== undefined) this.put(link.path, from)
     }

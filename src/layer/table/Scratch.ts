@@ -1,14 +1,15 @@
 import { Buffer } from "node:buffer"
 import { randomBytes } from "node:crypto"
 import { closeSync, constants, openSync, readSync, unlinkSync, writeSync } from "node:fs"
-import { codeOf } from "../Syscalls.ts"
+import { codeOf, relocate } from "../Syscalls.ts"
 
 const pieceSize = 64 * 1024
 const unnamed = 0o20000000 /* the own bit of O_TMPFILE */ | constants.O_DIRECTORY
 /** What systems and file systems say that make no file without a name. */
 const without = new Set(["EOPNOTSUPP", "ENOTSUP", "EISDIR", "EINVAL", "ENOENT"])
 
-const open = (folder: string): number => {
+/** A new file without a name in `folder`, for reading and writing. Throws Node's errors. */
+export const open = (folder: string): number => {
   if (process.platform === "linux") {
     try {
       return openSync(folder, constants.O_RDWR | unnamed, 0o600)
@@ -25,14 +26,16 @@ const open = (folder: string): number => {
 /** A file without a name, for what may be too much for memory: it is only added to, and is gone when it is closed. */
 export class Scratch {
   private readonly fd: number
+  private readonly folder: string
   private readonly pending = Buffer.allocUnsafeSlow(pieceSize)
   private readonly piece = Buffer.allocUnsafeSlow(pieceSize)
   private flushed = 0
   private held = 0
 
-  /** `folder` is where there is room. Throws Node's errors. */
+  /** `folder` is where there is room; Node's errors, which are thrown, name it. */
   constructor(folder: string) {
     this.fd = open(folder)
+    this.folder = folder
   }
 
   /** How long it is. */
@@ -52,10 +55,14 @@ export class Scratch {
     if (at + length > this.flushed) this.flush()
     const into = length > pieceSize ? Buffer.allocUnsafeSlow(length) : this.piece
     let have = 0
-    while (have < length) {
-      const read = readSync(this.fd, into, have, length - have, at + have)
-      if (read === 0) break
-      have += read
+    try {
+      while (have < length) {
+        const read = readSync(this.fd, into, have, length - have, at + have)
+        if (read === 0) break
+        have += read
+      }
+    } catch (error) {
+      throw relocate(error, this.folder)
     }
     return into.subarray(0, have)
   }
@@ -70,7 +77,11 @@ export class Scratch {
   }
 
   private write(bytes: Buffer): void {
-    for (let at = 0; at < bytes.byteLength;) at += writeSync(this.fd, bytes, at, bytes.byteLength - at, this.flushed + at)
+    try {
+      for (let at = 0; at < bytes.byteLength;) at += writeSync(this.fd, bytes, at, bytes.byteLength - at, this.flushed + at)
+    } catch (error) {
+      throw relocate(error, this.folder)
+    }
     this.flushed += bytes.byteLength
   }
 }

@@ -8,44 +8,61 @@ const each = 40
 const pieces = 2 ** 20
 const least = 512
 const most = 4096
+/** What a run that is read alone reads first. */
+const glance = 256
 
-/** A sorted part of the texts in a file, read piece by piece: each with its length in four bytes before it. */
-class Run {
+/** Adds a text of one character a byte, its length before it. */
+export const append = (file: Scratch, text: string): void => {
+  const bytes = Buffer.allocUnsafe(4 + text.length)
+  bytes.writeUInt32LE(text.length)
+  bytes.write(text, 4, "latin1")
+  file.append(bytes)
+}
+
+const nothing: Buffer = Buffer.alloc(0)
+
+/** Texts that were added to a file one after the other, read from a place on in pieces that grow to `most` bytes. */
+export class Run {
   current = ""
   private readonly file: Scratch
+  private readonly most: number
   private readonly end: number
-  private readonly piece: number
   private at: number
-  private bytes: Buffer = Buffer.alloc(0)
+  private piece = glance
+  private bytes = nothing
   private from = 0
+  private to = 0
 
-  constructor(file: Scratch, [from, to]: readonly [number, number], piece: number) {
+  constructor(file: Scratch, at: number, most: number, end = file.size) {
     this.file = file
-    this.at = from
-    this.end = to
-    this.piece = piece
+    this.at = at
+    this.most = most
+    this.end = end
   }
 
   /** Whether there is one more text: then it is `current`. */
   next(): boolean {
-    if (!this.has(4)) return false
-    const length = this.bytes.readUInt32LE(this.from)
-    this.has(4 + length)
-    this.from += 4
-    this.current = this.bytes.toString("latin1", this.from, this.from + length)
-    this.from += length
+    const size = this.has(4) ? 4 + this.bytes.readUInt32LE(this.from) : 0
+    if (size === 0 || !this.has(size)) return false
+    this.current = this.bytes.toString("latin1", this.from + 4, this.from + size)
+    this.from += size
     return true
   }
 
-  private has(length: number): boolean {
-    const rest = this.bytes.byteLength - this.from
-    if (rest >= length) return true
-    const more = this.file.read(this.at, Math.min(Math.max(this.piece, length - rest), this.end - this.at))
-    this.at += more.byteLength
-    // What comes from the file is good until the next call.
-    this.bytes = Buffer.concat([this.bytes.subarray(this.from), more])
-    this.from = 0
-    return this.bytes.byteLength >= length
+  /** Whether there are so many bytes more; they are in `bytes` then. */
+  private has(size: number): boolean {
+    while (this.to - this.from < size && this.at < this.end) {
+      const { bytes, from, to } = this
+      this.piece = Math.min(this.piece * 2, this.most)
+      const read = this.file.read(this.at, Math.min(Math.max(this.piece, size), this.end - this.at))
+      this.to = to - from + read.byteLength
+      if (this.to > bytes.byteLength) this.bytes = Buffer.allocUnsafe(this.to)
+      bytes.copy(this.bytes, 0, from, to)
+      read.copy(this.bytes, to - from)
+      this.at += read.byteLength
+      this.from = 0
+    }
+    return this.to - this.from >= size
   }
 }
 
@@ -95,7 +112,7 @@ export class Sorted {
     const { file, runs } = this
     if (file === undefined) return
     const piece = Math.min(most, Math.max(least, Math.floor(pieces / runs.length)))
-    const heap = runs.map((run) => new Run(file, run, piece)).filter((run) => run.next())
+    const heap = runs.map(([at, end]) => new Run(file, at, piece, end)).filter((run) => run.next())
     for (let at = heap.length >> 1; at >= 0; at--) sink(heap, at)
     for (let [run] = heap; run !== undefined; [run] = heap) {
       yield run.current
@@ -122,12 +139,7 @@ export class Sorted {
     if (this.texts.length === 0) return
     const file = this.file ??= this.room.borrow()
     const from = file.size
-    const length = Buffer.alloc(4)
-    for (const text of this.texts.sort(ascending)) {
-      length.writeUInt32LE(text.length)
-      file.append(length)
-      file.append(Buffer.from(text, "latin1"))
-    }
+    for (const text of this.texts.sort(ascending)) append(file, text)
     this.runs.push([from, file.size])
     this.texts = []
     this.room.left += this.held

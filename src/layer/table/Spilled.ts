@@ -32,6 +32,8 @@ export class Spilled {
   /** Where in the file, in units; and the upper half of the hash, so that few others are looked at. */
   private places = new Uint32Array(least)
   private tags = new Uint16Array(least)
+  /** Where records are put together. */
+  private record = Buffer.alloc(least)
   /** Slots that were ever used. */
   private used = 0
 
@@ -70,10 +72,22 @@ export class Spilled {
 
   /** All, in the order in which they were last set. */
   *entries(): Generator<readonly [key: string, value: string]> {
-    for (const { at, hash, key, place, value } of this.records()) {
-      if (!this.isAt(place, hash)) continue
-      const bytes = this.file.read(at + head, key + value)
-      yield [bytes.toString("latin1", 0, key), bytes.toString("utf8", key)]
+    for (let at = 2 * unit; at < this.file.size;) {
+      // What comes from the file is good until the next call: all that is whole in a stretch is taken first.
+      const some: Array<readonly [place: number, hash: number, key: string, value: string]> = []
+      let bytes = this.file.read(at, stretch)
+      for (let next = 0; next + head <= bytes.byteLength;) {
+        const [hash, key, value] = [bytes.readUInt32LE(next), bytes.readUInt32LE(next + 4), bytes.readUInt32LE(next + 8)]
+        const size = Math.ceil((head + key + value) / unit) * unit
+        if (next + size > bytes.byteLength && next > 0) break
+        if (this.isAt(at / unit, hash)) {
+          if (next + size > bytes.byteLength) bytes = this.file.read(at, size)
+          some.push([at / unit, hash, bytes.toString("latin1", next + head, next + head + key), bytes.toString("utf8", next + head + key, next + head + key + value)])
+        }
+        next += size
+        at += size
+      }
+      for (const [place, hash, key, value] of some) if (this.isAt(place, hash)) yield [key, value]
     }
   }
 
@@ -115,13 +129,15 @@ export class Spilled {
     if (at > most) throw new Refused("the layer has more names and attributes than can be kept track of (64 GiB)")
     const valueSize = Buffer.byteLength(value)
     const size = head + key.length + valueSize
-    const record = Buffer.alloc(Math.ceil(size / unit) * unit)
+    const whole = Math.ceil(size / unit) * unit
+    if (whole > this.record.byteLength) this.record = Buffer.allocUnsafeSlow(whole)
+    const { record } = this
     record.writeUInt32LE(hash, 0)
     record.writeUInt32LE(key.length, 4)
     record.writeUInt32LE(valueSize, 8)
     record.write(key, head, "latin1")
     record.write(value, head + key.length, "utf8")
-    this.file.append(record)
+    this.file.append(whole === record.byteLength ? record : record.subarray(0, whole))
     return at / unit
   }
 

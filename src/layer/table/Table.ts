@@ -49,6 +49,9 @@ export class Table<A> {
 
   get size(): number { return this.spilled?.size ?? this.small.size }
 
+  /** Whether it is in memory as yet. */
+  get isSmall(): boolean { return this.spilled === undefined }
+
   has(key: string): boolean {
     return this.spilled?.has(key) ?? this.small.has(key)
   }
@@ -89,6 +92,12 @@ export class Table<A> {
       const value: A = JSON.parse(text)
       yield [key, value]
     }
+  }
+
+  /** As `entries`, of the values the JSON. */
+  *texts(): Generator<readonly [key: string, text: string]> {
+    if (this.spilled !== undefined) return yield* this.spilled.entries()
+    for (const [key, value] of this.small) yield [key, JSON.stringify(value)]
   }
 
   /** Forgets everything; may be called again. */

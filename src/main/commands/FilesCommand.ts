@@ -1,6 +1,7 @@
 import { Effect, Stream } from "effect"
 import { printable } from "../../layer/Fault.ts"
-import type { ViewEntry } from "../../layer/view/View.ts"
+import type { ViewEntry } from "../../layer/view/Facts.ts"
+import { sizeOf } from "../../layer/view/NameList.ts"
 import * as Format from "../../progress/Format.ts"
 import * as ImageFiles from "../../ImageFiles.ts"
 import type { Image } from "../../store/Graph.ts"
@@ -13,8 +14,11 @@ interface Flags {
   readonly json: boolean
 }
 
+/** What is shown as it is. */
+const ordinary = /^[ -~]{0,300}$/
+
 /** Names as people read them; what is no UTF-8 as `\xNN`. */
-const shown = (name: string): string => printable(Buffer.from(name, "latin1"))
+const shown = (name: string): string => ordinary.test(name) ? name : printable(Buffer.from(name, "latin1"))
 
 const letters: Readonly<Record<ViewEntry["type"], string>> = { file: "-", dir: "d", symlink: "l", char: "c", block: "b", fifo: "p" }
 
@@ -27,44 +31,49 @@ const modeOf = ({ mode, type }: ViewEntry): string => {
   return `${letters[type]}${bits.join("")}`
 }
 
-const sizeOf = ({ size, target, type }: ViewEntry): string => type === "char" || type === "block" ? target : String(size)
-
-/** The root file system's names under `path`, or the one that it is. */
-const under = (entries: ReadonlyArray<ViewEntry>, path: string): ReadonlyArray<ViewEntry> => {
-  const name = Buffer.from(path.replace(/^\/+|\/+$/g, ""), "utf8").toString("latin1")
-  return name === "" ? entries : entries.filter((entry) => entry.name === name || entry.name.startsWith(`${name}/`))
-}
-
 const digestOf = (image: Image, entry: ViewEntry) => image.layers[entry.layer]?.diffId
+
+/** A list in JSON, as it comes. */
+const sendList = <A, E>(items: Stream.Stream<A, E>, json: (item: A) => unknown, around: readonly [before: string, after: string]) => Effect.gen(function*() {
+  yield* Cli.send(around[0])
+  let between = ""
+  yield* Stream.runForEachArray(items, (some) => {
+    const text = between + some.map((item) => JSON.stringify(json(item))).join(",")
+    between = ","
+    return Cli.send(text)
+  })
+  yield* Cli.print(around[1])
+})
+
+/** A line each, as they come. */
+const sendLines = <A, E>(items: Stream.Stream<A, E>, line: (item: A) => string) =>
+  Stream.runForEachArray(items, (some) => Cli.print(some.map(line).join("\n")))
 
 /** Lists the files of an image, its layers merged, without unpacking. */
 export const files = Effect.fnUntraced(function*(flags: Flags & { readonly image: string; readonly path: string; readonly hash: boolean }) {
-  const { entries, image } = yield* Effect.gen(function*() {
+  const { image, list } = yield* Effect.gen(function*() {
     const image = yield* ImageFiles.imageOf(flags.image)
-    return { image, entries: yield* ImageFiles.list(image, { hash: flags.hash }) }
+    return { image, list: yield* ImageFiles.list(image, { hash: flags.hash, path: flags.path }) }
   }).pipe(reading(flags.store))
-  const found = under(entries, flags.path)
-  if (found.length === 0) return yield* new ImageFiles.FileNotFound({ image: flags.image, path: flags.path })
+  if (list.names === 0) return yield* new ImageFiles.FileNotFound({ image: flags.image, path: flags.path })
   if (flags.json) {
-    return yield* Cli.print(JSON.stringify(found.map((entry) => ({
+    return yield* sendList(list.entries, (entry) => ({
       path: `/${shown(entry.name)}`, type: entry.type, mode: entry.mode, uid: entry.uid, gid: entry.gid, size: entry.size, mtime: entry.mtime,
       ...entry.target === "" ? {} : { target: shown(entry.target) }, ...entry.link === undefined ? {} : { link: `/${shown(entry.link)}` },
       ...entry.sha256 === undefined ? {} : { sha256: entry.sha256 }, ...entry.xattrs.length === 0 ? {} : { xattrs: entry.xattrs },
       layer: digestOf(image, entry)
-    }))))
+    }), ["[", "]"])
   }
   const columns = terminalColumns()
-  const width = found.reduce((widest, entry) => Math.max(widest, sizeOf(entry).length), 0)
-  const owners = found.reduce((widest, { gid, uid }) => Math.max(widest, `${uid}:${gid}`.length), 0)
-  yield* Cli.print(found.map((entry) => {
+  yield* sendLines(list.entries, (entry) => {
     const { gid, link, name, sha256, target, type, uid } = entry
     const tail = type === "symlink" ? ` -> ${shown(target)}` : link === undefined ? "" : ` link to /${shown(link)}`
     const hash = flags.hash ? `  ${(sha256 ?? "").padEnd(64)}` : ""
-    const facts = `${modeOf(entry)}  ${`${uid}:${gid}`.padEnd(owners)}  ${sizeOf(entry).padStart(width)}${hash}  `
+    const facts = `${modeOf(entry)}  ${`${uid}:${gid}`.padEnd(list.widths.owner)}  ${sizeOf(entry).padStart(list.widths.size)}${hash}  `
     // Facts stay whole: of the name what there is room for, from both its ends.
     return columns === undefined ? `${facts}/${shown(name)}${tail}` : `${facts}${Format.fit(`/${shown(name)}${tail}`, Math.max(20, columns - facts.length))}`
-  }).join("\n"))
-})
+  })
+}, Effect.scoped)
 
 /** Writes one file of an image to stdout, byte for byte. */
 export const cat = Effect.fnUntraced(function*(flags: { readonly store: string; readonly image: string; readonly path: string }) {
@@ -98,7 +107,8 @@ export const diff = Effect.fnUntraced(function*(flags: Flags & { readonly before
   const { after, before, changes } = yield* Effect.gen(function*() {
     const [before, after] = [yield* ImageFiles.imageOf(flags.before), yield* ImageFiles.imageOf(flags.after)]
     const same = before.chain !== undefined && before.chain === after.chain
-    const [a, b] = same ? [[], []] : yield* Effect.all([ImageFiles.list(before, { hash: true }), ImageFiles.list(after, { hash: true })], { concurrency: 2 })
+    if (same) return { before, after, changes: Stream.empty }
+    const [a, b] = yield* Effect.all([ImageFiles.list(before, { hash: true }), ImageFiles.list(after, { hash: true })], { concurrency: 2 })
     return { before, after, changes: ImageFiles.compare(a, b) }
   }).pipe(reading(flags.store))
   const shared = before.layers.findIndex(({ diffId }, index) => after.layers[index]?.diffId !== diffId)
@@ -106,17 +116,15 @@ export const diff = Effect.fnUntraced(function*(flags: Flags & { readonly before
   const config = configLines(before.configBytes, after.configBytes)
   const [gone, come] = [before, after].map(({ layers }) => layers.slice(common).map(({ diffId }) => diffId))
   if (flags.json) {
-    return yield* Cli.print(JSON.stringify({
-      before: before.id, after: after.id, layers: { shared: common, removed: gone, added: come }, config,
-      files: changes.map(({ name, ...change }) => ({ path: `/${shown(name)}`, ...change }))
-    }))
+    const head = JSON.stringify({ before: before.id, after: after.id, layers: { shared: common, removed: gone, added: come }, config })
+    return yield* sendList(changes, ({ name, ...change }) => ({ path: `/${shown(name)}`, ...change }), [`${head.slice(0, -1)},"files":[`, "]}"])
   }
-  const lines = [
+  const columns = terminalColumns()
+  const fit = (line: string) => columns === undefined ? line : Format.fit(line, columns)
+  yield* Cli.print([
     `layers ${common} shared${common === before.layers.length && common === after.layers.length ? "" : `, ${before.layers.length - common} removed, ${after.layers.length - common} added`}`,
     ...(gone ?? []).map((digest) => `- layer ${digest}`), ...(come ?? []).map((digest) => `+ layer ${digest}`),
-    ...config.map((line) => Format.printable(line)),
-    ...changes.map(({ change, name, what }) => `${marks[change]} /${shown(name)}${what.length === 0 ? "" : ` (${what.join(", ")})`}`)
-  ]
-  const columns = terminalColumns()
-  yield* Cli.print(lines.map((line) => columns === undefined ? line : Format.fit(line, columns)).join("\n"))
-})
+    ...config.map((line) => Format.printable(line))
+  ].map(fit).join("\n"))
+  yield* sendLines(changes, ({ change, name, what }) => fit(`${marks[change]} /${shown(name)}${what.length === 0 ? "" : ` (${what.join(", ")})`}`))
+}, Effect.scoped)
