@@ -13,8 +13,8 @@ import * as Disk from "./store/disk/Disk.ts"
 
 /** Manifests, indexes and configs are held whole, up to 4 MiB. */
 const documentCap = 4 * 1024 * 1024
-/** Manifests and configs of one index's images, or of one archive's, which are held until they are stored: 64 MiB, with 16,384 layers. */
-const documentsCap = 64 * 1024 * 1024
+/** Manifests and configs of one index's images, or of one archive's, which are held until they are stored: 12 MiB, with 16,384 layers. Each of their bytes costs several on its way. */
+const documentsCap = 12 * 1024 * 1024
 const layersCap = 16_384
 
 /** How deep indexes in indexes are followed, and over how many entries in all: 8 and 4096. */
