@@ -166,7 +166,7 @@ const verify = (job: VerifyJob, control: Control): Answers["verify"] => {
 }
 
 /** What the names of a root file system may take in memory. */
-const viewRoom = 16 * 2 ** 20
+const viewRoom = 8 * 2 ** 20
 
 /** Gives the layers' root file system to `use`; with `hash` the digests of files are known. */
 const view = async <A>(job: ListJob | FindJob, hash: boolean, control: Control, use: (view: View, room: Room) => A): Promise<A> => {
@@ -208,7 +208,7 @@ const view = async <A>(job: ListJob | FindJob, hash: boolean, control: Control, 
 }
 
 const list = (job: ListJob, control: Control): Promise<Answers["list"]> => view(job, job.hash, control, (view, room) => {
-  const names = new NameWriter(job.into, room, job.under)
+  const names = new NameWriter(job.into, new Room(room.folder, viewRoom / 4), job.under)
   try {
     for (const named of view.names(stopOf(control))) names.add(named)
     return names.end()

@@ -8,6 +8,8 @@ const each = 40
 const pieces = 2 ** 20
 const least = 512
 const most = 4096
+/** So many runs are of the same length, the next ones longer. */
+const few = 64
 /** What a run that is read alone reads first. */
 const glance = 256
 
@@ -82,7 +84,7 @@ const sink = (heap: Array<Run>, at: number): void => {
 
 /**
  * Texts of one character a byte that are to come in the order of their bytes, for those that an archive chose: what there is no `room` for
- * is sorted in a file without a name, so many bytes of it at once (4 MiB).
+ * is sorted in a file without a name, so many bytes of it at once (4 MiB), and more the more it gets.
  */
 export class Sorted {
   private readonly room: Room
@@ -102,7 +104,7 @@ export class Sorted {
     this.texts.push(text)
     this.held += bytes
     this.room.left -= bytes
-    if (this.held > this.stretch && this.room.left < 0) this.flush()
+    if (this.room.left < 0 && this.held > this.stretch * (1 + Math.floor(this.runs.length / few))) this.flush()
   }
 
   /** All of them. No more may be added. */

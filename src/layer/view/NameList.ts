@@ -22,7 +22,7 @@ export interface Written {
 export class NoFile extends Error {}
 
 const roomy = 4 * 2 ** 20
-const pieceSize = 64 * 1024
+const pieceSize = 16 * 1024
 
 /** A size as it is shown: of a device its numbers. */
 export const sizeOf = ({ size, target, type }: Pick<ViewEntry, "size" | "target" | "type">): string => type === "char" || type === "block" ? target : String(size)
