@@ -46,6 +46,9 @@ class Request implements Equal.Equal {
 /** How many blobs come at once in this process: 4. */
 export const Concurrency = Context.Reference<number>("Download/Concurrency", { defaultValue: () => 4 })
 
+/** How many blobs are begun in the store at once, those that come and those that are next: each has a descriptor and a synced row. */
+const begun = 64
+
 /** Something bytes can be put into: a file, or memory. */
 interface Sink {
   readonly blob: Descriptor
@@ -151,7 +154,8 @@ export class Downloads extends Context.Service<Downloads, {
   readonly forget: (blob: Descriptor, repository: Repository) => Effect.Effect<void>
 }>()("Download/Downloads") {
   static readonly layer = Layer.effect(Downloads, Effect.gen(function*() {
-    const slots = yield* Semaphore.make(yield* Concurrency)
+    const concurrency = yield* Concurrency
+    const [slots, places] = [yield* Semaphore.make(concurrency), yield* Semaphore.make(Math.max(begun, concurrency))]
     const map: RcMap.RcMap<Request, Download> = yield* RcMap.make({
       lookup: Effect.fnUntraced(function*(request: Request): Effect.fn.Return<Download, never, BlobStore | Registry | Scope.Scope> {
         const feed = new Feed()
@@ -160,7 +164,7 @@ export class Downloads extends Context.Service<Downloads, {
         // The file belongs to a scope that was there before the fiber, so it is closed after the fiber has ended: a commit that
         // is under way when the last holder leaves still owns its ingest, and no byte goes to whoever gets the descriptor's number.
         const files = yield* Scope.fork(yield* Effect.scope)
-        const fiber = yield* run(request, { feed, events, opened, slots }).pipe(
+        const fiber = yield* run(request, { feed, events, opened, places, slots }).pipe(
           Scope.provide(files),
           Effect.tapCause((cause) => Effect.andThen(Deferred.failCause(opened, cause), RcMap.invalidate(map, request))),
           Effect.forkScoped
@@ -176,21 +180,31 @@ interface Parts {
   readonly feed: Feed
   readonly events: Hub<LayerEvent>
   readonly opened: Deferred.Deferred<number, DownloadError>
+  readonly places: Semaphore.Semaphore
   readonly slots: Semaphore.Semaphore
 }
 
 /** The whole life of one download. The file stays open until the scope that this runs in closes. */
-const run = Effect.fn("Downloads.run")(function*({ blob, repository }: Request, { events, feed, opened, slots }: Parts) {
+const run = Effect.fn("Downloads.run")(function*(request: Request, parts: Parts) {
+  const { blob } = request
+  const { events, feed, opened, places } = parts
   const blobs = yield* BlobStore
-  const layer = blob.digest
-  const there = yield* blobs.find(layer)
+  const there = yield* blobs.find(blob.digest)
   if (Option.isSome(there)) {
-    const { fd, size } = yield* blobs.open(layer)
+    const { fd, size } = yield* blobs.open(blob.digest)
     if (size !== blob.size) return yield* new VerifyError({ expected: blob, size })
     feed.verified(size)
     yield* Deferred.succeed(opened, fd)
     return
   }
+  events.publish({ _tag: "waiting", layer: blob.digest })
+  yield* places.withPermits(1)(fetched(request, parts))
+})
+
+/** Brings what is not in the store yet. */
+const fetched = Effect.fnUntraced(function*({ blob, repository }: Request, { events, feed, opened, slots }: Parts) {
+  const blobs = yield* BlobStore
+  const layer = blob.digest
   // As often as a reader wants to hear of it (pkg/progressreader): every event is kept for those who come late.
   const step = Math.min(512 * 1024, Math.trunc(blob.size / 100))
   let told: number | undefined
@@ -199,7 +213,6 @@ const run = Effect.fn("Downloads.run")(function*({ blob, repository }: Request, 
     told = bytes
     events.publish({ _tag: "downloading", layer, bytes, total: blob.size })
   }
-  events.publish({ _tag: "waiting", layer })
   const ingest = yield* blobs.ingest(blob, { waiting: (bytes) => Effect.sync(() => downloading(bytes)) })
   const moved = () => {
     feed.advance(ingest.offset)
