@@ -91,7 +91,10 @@ export class Spilled {
     }
   }
 
-  close(): void { this.file.close() }
+  close(): void {
+    this.file.close()
+    free(this.places, this.tags)
+  }
 
   private hash(key: string): number {
     let hash = this.seed
@@ -200,8 +203,15 @@ export class Spilled {
       if (live.length > 10_000) fill()
     }
     fill()
+    free(this.places, this.tags)
     this.places = places
     this.tags = tags
     this.used = this.size
   }
+}
+
+/** Gives the memory back at once: a thread that has little else to do collects its garbage late. */
+const free = (places: Uint32Array<ArrayBuffer>, tags: Uint16Array<ArrayBuffer>): void => {
+  places.buffer.transfer(0)
+  tags.buffer.transfer(0)
 }
