@@ -25,6 +25,28 @@ const setting = Effect.gen(function*() {
 const base = [{ path: "a", contents: noise("a", 50_000) }]
 
 describe("Downloads and the workers that follow them", () => {
+  it.live("of many blobs at most 64 are begun at once, and all come", () => Effect.gen(function*() {
+    const { folder, registry } = yield* setting
+    const built = image({ layers: [...Array(80).keys()].map((n) => layer([{ path: `f${n}`, contents: noise(`f${n}`, 100) }])) })
+    registry.put("app", "1", built)
+    yield* Effect.gen(function*() {
+      const blobs = yield* BlobStore
+      const downloads = yield* Downloads
+      const open = new Set<string>()
+      let most = 0
+      const counting = BlobStore.of({ ...blobs, ingest: (blob, options) => Effect.tap(blobs.ingest(blob, options), (ingest) => {
+        most = Math.max(most, open.add(blob.digest).size)
+        const { commit } = ingest
+        ingest.commit = Effect.andThen(Effect.sleep("50 millis"), Effect.ensuring(commit, Effect.sync(() => open.delete(blob.digest))))
+        return Effect.void
+      }) })
+      yield* Effect.forEach(built.layers, (blob) => Effect.scoped(Effect.flatMap(downloads.get(blob, { domain: registry.host, path: "app" }), ({ done }) => done)), {
+        concurrency: "unbounded"
+      }).pipe(Effect.provideService(BlobStore, counting))
+      assert.deepStrictEqual([most, open.size], [64, 0])
+    }).pipe(Effect.provide(towline(folder)))
+  }).pipe(Effect.scoped))
+
   /** A download whose commit takes 100 ms and cannot be interrupted, as one that waits for the disk. */
   const committing = Effect.gen(function*() {
     const { folder, registry } = yield* setting
