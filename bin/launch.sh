@@ -29,15 +29,10 @@ fits() {
 # that is collected when it has grown by 30 %: of millions of names few are kept, and the others would stand in memory for long.
 # Nothing is compiled beside the main thread for the first tier: a process that exits while such a job waits for a collection never ends
 # (nodejs/node issue 54918; seen once, in `graph du` of 100,000 images).
-# Where koffi is missing nobody asks the C library to give freed memory back: it is told to do so by itself. The command keeps that from
-# what it starts (src/main/Cli.ts).
 try() {
   if [ -x "$1" ] && fits "$1"; then
     found=$1
     shift
-    if [ -z "${GLIBC_TUNABLES+set}" ] && [ ! -d "$root/node_modules/koffi" ] && [ ! -d "$root/../koffi" ]; then
-      export GLIBC_TUNABLES=glibc.malloc.mmap_threshold=131072:glibc.malloc.trim_threshold=131072:glibc.malloc.arena_max=2 TOWLINE_TUNED=1
-    fi
     exec "$found" --disable-warning=ExperimentalWarning --max-semi-space-size=1 --heap-growing-percent=30 --no-concurrent-sparkplug "$bundle" "$@"
   fi
 }

@@ -99,8 +99,6 @@ export const tell = (text: string): Effect.Effect<void> => writeError(`${text}\n
 
 /** Runs a command line to the end of the process. */
 export const main = <Name extends string, Input, Context, E>(command: Command.Command<Name, Input, Context, E, NodeServices.NodeServices>, version: string): void => {
-  // What bin/launch.sh told the C library is for this process alone.
-  if (process.env["TOWLINE_TUNED"] !== undefined) for (const name of ["GLIBC_TUNABLES", "TOWLINE_TUNED"]) delete process.env[name]
   const environment = Layer.mergeAll(
     NodeServices.layer, CliOutput.layerPresenter(presenter),
     CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions] })

@@ -1,8 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { cpSync, mkdirSync, readFileSync, symlinkSync, utimesSync, writeFileSync } from "node:fs"
+import { cpSync, mkdirSync, symlinkSync, utimesSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
-import { TestRegistry } from "../../src/testing/index.ts"
 import { built, program, root } from "../command.ts"
 import { temporary } from "../harness.ts"
 
@@ -82,30 +81,4 @@ describe("bin/pull finds what to run", () => {
     const ended = yield* program(join(folder, "bin", "graph"), ["ls", "--store", "a store"], { cwd: folder, env: { PATH: `${dirname(process.execPath)}:/usr/bin:/bin`, HOME: undefined } })
     assert.deepStrictEqual([ended.code, ended.stderr], [0, ""])
   }).pipe(Effect.scoped), 120_000)
-
-  it.live("with settings of the C library where koffi is missing, unless there are some", () => Effect.gen(function*() {
-    const { folder, tools } = yield* checkout
-    symlinkSync(process.execPath, join(folder, "path", "node"))
-    writeFileSync(join(folder, "dist", "pull.js"), "console.log(process.env.GLIBC_TUNABLES, process.env.TOWLINE_TUNED)")
-    const said = (more: Readonly<Record<string, string>>) => Effect.map(
-      program(join(folder, "bin", "pull"), [], { env: { PATH: `${join(folder, "path")}:${tools}`, ...more } }), ({ stdout }) => stdout.trim())
-    assert.match(yield* said({}), /^glibc\.malloc\.mmap_threshold=.* 1$/)
-    assert.strictEqual(yield* said({ GLIBC_TUNABLES: "glibc.malloc.check=0" }), "glibc.malloc.check=0 undefined")
-    mkdirSync(join(folder, "node_modules", "koffi"), { recursive: true })
-    assert.strictEqual(yield* said({}), "undefined undefined")
-  }).pipe(Effect.scoped), 60_000)
-
-  it.live("and those are not for what it starts", () => Effect.gen(function*() {
-    yield* built
-    const folder = yield* temporary
-    const registry = yield* TestRegistry.make({ auth: { kind: "basic", users: { sailor: "knot" } } })
-    writeFileSync(join(folder, "config.json"), JSON.stringify({ credsStore: "tell" }))
-    writeFileSync(join(folder, "docker-credential-tell"), `#!/bin/sh\nenv > ${folder}/environment\nexit 1\n`, { mode: 0o755 })
-    yield* program(process.execPath, [join(root, "dist", "pull.js"), "--store", join(folder, "store"), `${registry.host}/app:1`], {
-      env: { PATH: `${folder}:${process.env["PATH"] ?? ""}`, DOCKER_CONFIG: folder, GLIBC_TUNABLES: "glibc.malloc.arena_max=2", TOWLINE_TUNED: "1" }
-    })
-    const environment = readFileSync(join(folder, "environment"), "utf8")
-    assert.include(environment, "DOCKER_CONFIG=")
-    assert.notMatch(environment, /GLIBC_TUNABLES|TOWLINE_TUNED/)
-  }).pipe(Effect.scoped), 60_000)
 })
