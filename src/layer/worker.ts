@@ -166,7 +166,7 @@ const verify = (job: VerifyJob, control: Control): Answers["verify"] => {
 }
 
 /** What the names of a root file system may take in memory. */
-const viewRoom = 8 * 2 ** 20
+const viewRoom = 4 * 2 ** 20
 
 /** Gives the layers' root file system to `use`; with `hash` the digests of files are known. */
 const view = async <A>(job: ListJob | FindJob, hash: boolean, control: Control, use: (view: View, room: Room) => A): Promise<A> => {
