@@ -26,14 +26,14 @@ fits() {
 }
 
 # A small young generation: the buffers of a download die young, and collecting them often costs less time than it saves memory. An old one
-# that is collected when it has grown by 30 %: of millions of names few are kept, and the others would stand in memory for long.
+# that is collected when it has doubled, and not at four times its size: of millions of names few are kept, and the others would stand in memory for long.
 # Nothing is compiled beside the main thread for the first tier: a process that exits while such a job waits for a collection never ends
 # (nodejs/node issue 54918; seen once, in `graph du` of 100,000 images).
 try() {
   if [ -x "$1" ] && fits "$1"; then
     found=$1
     shift
-    exec "$found" --disable-warning=ExperimentalWarning --max-semi-space-size=1 --heap-growing-percent=30 --no-concurrent-sparkplug "$bundle" "$@"
+    exec "$found" --disable-warning=ExperimentalWarning --max-semi-space-size=1 --heap-growing-percent=100 --no-concurrent-sparkplug "$bundle" "$@"
   fi
 }
 
