@@ -4,6 +4,7 @@ import { Control } from "./layer/Control.ts"
 import { Refused } from "./layer/Fault.ts"
 import type { Job } from "./layer/Job.ts"
 import { open } from "./layer/table/Scratch.ts"
+import { inOrder } from "./layer/tree/Name.ts"
 import { Extract as Extraction } from "./layer/view/Extract.ts"
 import type { ViewEntry } from "./layer/view/Facts.ts"
 import { NameReader } from "./layer/view/NameList.ts"
@@ -142,9 +143,6 @@ const differences = (a: ViewEntry, b: ViewEntry): FileChange["what"] => {
   return what
 }
 
-/** In the order of lists: a folder before what is in it. */
-const placeOf = ({ name }: ViewEntry): string => name.replaceAll("/", "\u0000")
-
 /** How many changes come at once. */
 const many = 1000
 
@@ -169,7 +167,7 @@ class Cursor {
     const { done, value } = this.rest.next()
     this.isEmpty = done === true
     this.entry = done === true ? undefined : value
-    this.place = this.entry === undefined ? behind : placeOf(this.entry)
+    this.place = this.entry === undefined ? behind : inOrder(this.entry.name)
   }
 
   end(): void {

@@ -28,7 +28,7 @@ const entryOf = ({ data, mode, mtime, name, owner, type, xattrs }: Sums.Sum): En
 }
 
 /** A folder's name as it is in the order of a walk: before what is in it. */
-const placeOf = (name: Name.Name): string => `${name.replaceAll("/", "\u0000")}\u0000`
+const placeOf = (name: Name.Name): string => `${Name.inOrder(name)}\u0000`
 
 /** Wide enough for every number of records. */
 const numbered = 12

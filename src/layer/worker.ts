@@ -9,12 +9,13 @@ import { defaultLimits, noLimits } from "./Limits.ts"
 import type { Sink } from "./inflate/Decoder.ts"
 import { inflater } from "./inflate/Inflate.ts"
 import { windowed } from "./inflate/Windowed.ts"
-import type { Answers, CompareJob, FindJob, HashJob, InflateJob, Job, JobFault, ListJob, MergeJob, PumpJob, RemoveJob, Reply, Request, Unpacked, UnpackJob, VerifyJob } from "./Job.ts"
+import type { Answers, CompareJob, FindJob, HashJob, InflateJob, Job, ListJob, MergeJob, PumpJob, RemoveJob, Reply, Request, Unpacked, UnpackJob, VerifyJob } from "./Job.ts"
+import { faultOf } from "./JobFaults.ts"
 import { flatten } from "./merge/Flatten.ts"
 import { merge } from "./merge/Merge.ts"
 import { removeTree } from "./tree/Remove.ts"
 import * as Piece from "./Piece.ts"
-import { Ring, RingBroken } from "./Ring.ts"
+import { Ring } from "./Ring.ts"
 import * as Comparison from "./sums/Comparison.ts"
 import * as Record from "./sums/Record.ts"
 import * as Sums from "./sums/Sums.ts"
@@ -290,33 +291,6 @@ const perform = (job: Job, control: Control): Answers[Job["kind"]] | Promise<Ans
     case "find": return find(job, control)
     case "inflate": return inflateArchive(job, control)
   }
-}
-
-const isSystemError = (error: unknown): error is NodeJS.ErrnoException =>
-  error instanceof Error && "code" in error && typeof error.code === "string" && "syscall" in error
-
-/** Where a job works, for errors of calls on handles and descriptors, which name no path. */
-const placeOf = (job: Job): string => {
-  switch (job.kind) {
-    case "unpack": case "compare": return job.folder
-    case "merge": return job.root
-    case "remove": return job.path
-    case "verify": return job.layer
-    case "pump": case "hash": case "inflate": return Piece.pathOf(job.fd)
-    case "list": case "find": return job.layers.map((layer) => "folder" in layer ? layer.folder : Piece.pathOf(layer.fd)).join(", ")
-  }
-}
-
-const faultOf = (thrown: unknown, job: Job): JobFault => {
-  const error = Syscalls.relocate(thrown, placeOf(job))
-  if (error instanceof Stopped || error instanceof RingBroken) return { kind: "stopped" }
-  if (error instanceof Refused) return { kind: "refused", rule: error.rule, entry: error.entry, limit: error.limit }
-  if (error instanceof MetaDamaged) return { kind: "system", code: "EUCLEAN", syscall: "read", path: error.file, message: error.message }
-  if (isSystemError(error)) {
-    const { code = "EIO", syscall = "call", path = "", message } = error
-    return { kind: "system", code, syscall, path: String(path), message }
-  }
-  return { kind: "bug", message: String(error), stack: error instanceof Error ? error.stack : undefined }
 }
 
 const port = parentPort

@@ -1,6 +1,6 @@
 import { closeSync, constants, openSync, readSync, writeSync } from "node:fs"
 import { relocate } from "../Syscalls.ts"
-import { type Room, Table } from "../table/Table.ts"
+import { pairsSize, type Room, Table } from "../table/Table.ts"
 import type { Name } from "../tree/Name.ts"
 
 /** Kinds of device files. */
@@ -104,7 +104,7 @@ export class Journal {
       if (this.owners.size < sharing) this.owners.set(key, shared)
       return this.unset.set(path, shared)
     }
-    this.unset.set(path, unset, 100 + (unset.xattrs?.reduce((sum, [name, value]) => sum + name.length + value.length + 100, 0) ?? 0))
+    this.unset.set(path, unset, 100 + pairsSize(unset.xattrs))
     if (unset.device !== undefined) this.addGhost(path)
   }
 

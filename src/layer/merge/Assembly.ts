@@ -8,7 +8,7 @@ import { mapped, type OwnerMap } from "./Owners.ts"
 import type { Unset, UnsetCounts } from "../apply/Meta.ts"
 import { chmodItself, entersAll } from "../tree/Mode.ts"
 import { list, type ListedName } from "../table/Listing.ts"
-import { Room, Table } from "../table/Table.ts"
+import { pairsSize, Room, Table } from "../table/Table.ts"
 import * as Name from "../tree/Name.ts"
 import { handleFlags } from "../tree/Handles.ts"
 import { removeTree } from "../tree/Remove.ts"
@@ -84,7 +84,7 @@ export class Assembly {
       throw error
     }
     this.folders = new NameTree(this.room, Packed.packing)
-    this.records = new NameTree(this.room, { pack: (unset) => unset, unpack: (unset) => unset, weight: ({ xattrs }) => 100 + Packed.attributesSize(xattrs) })
+    this.records = new NameTree(this.room, { pack: (unset) => unset, unpack: (unset) => unset, weight: ({ xattrs }) => 100 + pairsSize(xattrs) })
     this.folders.set("", this.implied)
   }
 

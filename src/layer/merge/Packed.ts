@@ -1,6 +1,7 @@
 import { Buffer } from "node:buffer"
 import type { Metadata } from "../apply/Attributes.ts"
 import type { Unset } from "../apply/Meta.ts"
+import { pairsSize } from "../table/Table.ts"
 import type { Packing } from "./NameTree.ts"
 
 /** Metadata as JSON can say it: names of attributes with a character a byte, their values in base64. */
@@ -14,11 +15,8 @@ const unpack = ([mode, uid, gid, mtimeSeconds, mtimeNanos, xattrs]: PackedMetada
 const attributesOf = (xattrs: Unset["xattrs"] = []): Metadata["xattrs"] =>
   xattrs.map(([name, value]) => [Buffer.from(name, "latin1"), Buffer.from(value, "base64")] as const)
 
-/** About the bytes that attributes take in memory. */
-export const attributesSize = (xattrs: Unset["xattrs"] = []): number => xattrs.reduce((sum, [name, value]) => sum + name.length + value.length + 100, 0)
-
 /** How a `NameTree` keeps metadata. */
-export const packing: Packing<Metadata, PackedMetadata> = { pack, unpack, weight: (packed) => attributesSize(packed[5]) }
+export const packing: Packing<Metadata, PackedMetadata> = { pack, unpack, weight: (packed) => pairsSize(packed[5]) }
 
 /** What something has, with what a record says it should have in its place. */
 export const completed = (has: Metadata, { uid = has.uid, gid = has.gid, mode = has.mode, mtime, xattrs }: Unset): Metadata => {

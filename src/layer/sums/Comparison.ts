@@ -1,6 +1,6 @@
 import { printable } from "../Fault.ts"
 import * as Name from "../tree/Name.ts"
-import { behind, inOrder, lost, type Sum } from "./Sums.ts"
+import { behind, lost, type Sum } from "./Sums.ts"
 
 /** A name that is not as it should be: not there, not to be there, or what of it is different. */
 export interface Difference {
@@ -63,5 +63,5 @@ const next = (iterator: Iterator<Sum>): Sum | undefined => {
 
 const compareNames = (a: string, b: string): number => {
   if (a === b) return 0
-  return inOrder(a) < inOrder(b) ? -1 : 1
+  return Name.inOrder(a) < Name.inOrder(b) ? -1 : 1
 }

@@ -7,7 +7,7 @@ import { LayerSource } from "../merge/LayerSource.ts"
 import * as Meta from "../apply/Meta.ts"
 import { list } from "../table/Listing.ts"
 import { Sorted } from "../table/Sorted.ts"
-import { Room, Table } from "../table/Table.ts"
+import { pairsSize, Room, Table } from "../table/Table.ts"
 import * as Name from "../tree/Name.ts"
 import { hashOf } from "./Record.ts"
 import { codeOf, relocate, type Syscalls, type SystemPath } from "../Syscalls.ts"
@@ -48,8 +48,6 @@ const read = constants.O_RDONLY | constants.O_NOFOLLOW
 export const behind = "\uffff"
 /** What a file holds that cannot be read. */
 export const lost = "cannot be read (EIO)"
-/** Names in the order of a walk: a folder, then what is in it. */
-export const inOrder = (name: Name.Name): string => name.replaceAll("/", "\u0000")
 /** Labels that the host gives by itself. */
 const hostLabel = /^security\.(?:selinux|ima|evm|SMACK64.*)$/
 
@@ -121,8 +119,8 @@ class Walk {
       const { path, t: _, ...unset } = record
       if (Object.keys(unset).some((key) => !fields.has(key))) this.said.add(`unknown ${path}`)
       if (this.unset.has(path)) this.said.add(`again ${path}`)
-      this.unset.set(path, unset, 100 + (unset.xattrs?.reduce((sum, [key, value]) => sum + key.length + value.length + 100, 0) ?? 0))
-      if (unset.device !== undefined) this.ghosts.add(inOrder(path))
+      this.unset.set(path, unset, 100 + pairsSize(unset.xattrs))
+      if (unset.device !== undefined) this.ghosts.add(Name.inOrder(path))
     }
   }
 
@@ -186,7 +184,7 @@ class Walk {
 
   /** The ghosts in a folder that come before one of its names, or after all: those in folders that are not there are passed over. */
   private *ghostsIn(name: Name.Name, before?: string): Generator<string, void> {
-    const folder = name === "" ? "" : `${inOrder(name)}\u0000`
+    const folder = name === "" ? "" : `${Name.inOrder(name)}\u0000`
     const limit = before === undefined ? undefined : `${folder}${before}`
     let last: string | undefined
     for (let next = this.ahead(); next !== undefined && (limit === undefined ? next < folder || next.startsWith(folder) : next <= limit); next = this.ahead()) {

@@ -5,6 +5,9 @@ import { Spilled } from "./Spilled.ts"
 /** Beside its key and value, what an entry of a `Map` takes. */
 const each = 150
 
+/** About the bytes that pairs of texts, such as extended attributes, take in memory. */
+export const pairsSize = (pairs: ReadonlyArray<readonly [string, string]> = []): number => pairs.reduce((sum, [name, value]) => sum + name.length + value.length + 100, 0)
+
 /** What several tables may hold in memory together, in bytes, and the folder for the files of those that get larger. */
 export class Room {
   left: number

@@ -35,6 +35,9 @@ export const climbs = (raw: Buffer, from: Name = ""): boolean => {
   return above > 0
 }
 
+/** A name as it stands in the order of a walk: a folder, then what is in it. */
+export const inOrder = (name: Name): string => name.replaceAll("/", "\u0000")
+
 /** The folder a name is in; of a name at the root, and of the root, "". */
 export const parent = (name: Name): Name => name.slice(0, Math.max(0, name.lastIndexOf("/")))
 

@@ -1,3 +1,4 @@
+import { pairsSize } from "../table/Table.ts"
 import type { Entry } from "../tar/Entry.ts"
 import type * as Name from "../tree/Name.ts"
 
@@ -47,7 +48,7 @@ export const factsOf = (entry: Entry, layer: number, count: number, source: Name
 
 /** About the bytes that they take in memory. */
 export const weightOf = ([, , , , , , , target, , , source, xattrs, sha256]: Facts): number =>
-  200 + target.length + (source?.length ?? 0) + (sha256 === undefined ? 0 : 90) + xattrs.reduce((sum, [name, value]) => sum + name.length + value.length + 100, 0)
+  200 + target.length + (source?.length ?? 0) + (sha256 === undefined ? 0 : 90) + pairsSize(xattrs)
 
 /** The entry of a name. */
 export const entryOf = (name: Name.Name, facts: Facts, link?: Name.Name): ViewEntry => {

@@ -1,5 +1,6 @@
 import { createHash, type Hash } from "node:crypto"
 import { Refused } from "../Fault.ts"
+import { Sequence } from "../table/Sequence.ts"
 import { type Room, Table } from "../table/Table.ts"
 import type { Entry, EntrySink } from "../tar/Entry.ts"
 import { opaque, pseudoLink, reserved, whiteout } from "../tree/Markers.ts"
@@ -29,9 +30,9 @@ export class View implements EntrySink {
   /** What aufs kept for hard links of this layer. */
   private readonly kept: Table<number>
   /** Hard links whose target has not come yet, and what they are called in the tar. */
-  private readonly pending: Table<readonly [name: Name.Name, target: Name.Name, path: string]>
+  private readonly pending: Sequence<readonly [name: Name.Name, target: Name.Name, path: string]>
   /** Hard links of this layer whose target is, or was, in a layer below, and the file, -1 for a folder. */
-  private readonly held: Table<readonly [path: Name.Name, target: Name.Name, node?: number]>
+  private readonly held: Sequence<readonly [path: Name.Name, target: Name.Name, node?: number]>
   private count = 0
   private file: Coming | undefined
 
@@ -39,8 +40,8 @@ export class View implements EntrySink {
     this.hashing = options.hash
     this.tree = new Tree(room)
     this.kept = new Table(room)
-    this.pending = new Table(room)
-    this.held = new Table(room)
+    this.pending = new Sequence(room)
+    this.held = new Sequence(room)
   }
 
   /** The next layer's entries come. */
@@ -98,7 +99,7 @@ export class View implements EntrySink {
   /** A hard link of the coming layer may lead to what is in those below: it is found while that is there. */
   hold(path: Name.Name, target: Name.Name): void {
     const node = this.tree.shareAt(target)
-    this.held.set(String(this.held.size), node === undefined ? [path, target] : [path, target, node], 100 + path.length + target.length)
+    this.held.add(node === undefined ? [path, target] : [path, target, node], 100 + path.length + target.length)
   }
 
   /** Hides what is below the layer at a name, or all in a folder, wherever in the layer that came. */
@@ -109,9 +110,9 @@ export class View implements EntrySink {
 
   /** All entries of the layer have come: held links get their names, then those whose target came after them. */
   finish(): void {
-    for (const [, [path, target, node]] of this.held.entries()) this.putName(path, Name.bytes(path), node ?? this.tree.shareAt(target))
+    for (const [path, target, node] of this.held) this.putName(path, Name.bytes(path), node ?? this.tree.shareAt(target))
     this.held.close()
-    for (const [, [name, target, path]] of this.pending.entries()) this.putName(name, Name.bytes(path), this.tree.shareAt(target))
+    for (const [name, target, path] of this.pending) this.putName(name, Name.bytes(path), this.tree.shareAt(target))
     this.pending.close()
   }
 
@@ -124,7 +125,7 @@ export class View implements EntrySink {
   /** Forgets everything; may be called again. */
   close(): void {
     this.tree.close()
-    for (const table of [this.kept, this.pending, this.held]) table.close()
+    for (const some of [this.kept, this.pending, this.held]) some.close()
   }
 
   private facts(entry: Entry, source: Name.Name | null): Facts {
@@ -144,7 +145,7 @@ export class View implements EntrySink {
     const asked = Name.clean(entry.linkpath)
     const node = (pseudoLink.test(asked) ? this.kept.get(Name.last(asked)) : undefined) ?? this.tree.shareAt(asked)
     if (node !== undefined && node !== -1) this.putName(name, entry.path, node)
-    else this.pending.set(String(this.pending.size), [name, asked, entry.path.toString("latin1")], 100 + name.length + asked.length + entry.path.byteLength)
+    else this.pending.add([name, asked, entry.path.toString("latin1")], 100 + name.length + asked.length + entry.path.byteLength)
   }
 
   private putName(name: Name.Name, path: Buffer, node: number | undefined): void {
